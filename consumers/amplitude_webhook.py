@@ -1,0 +1,151 @@
+"""Amplitude's generic cohort webhook (Kinesis and Pub/Sub send the same): one cohort, one direction, many users.
+
+A template of Amplitude's own makes it a list of users instead, each with a property that names the cohort; that is read
+too. Templates are edited by people, so anything may arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from consumers import values
+from consumers.amplitude_traits import INTEGRATION, TEMPLATE_PREFIX, cohort_in
+from consumers.cohorts import cohort_of_record
+from consumers.document import decode, member_list
+from consumers.errors import Ignored, InvalidRecord, InvalidValue, Reason
+from consumers.event_times import from_epoch_seconds
+from consumers.feeds import Feed, Limits
+from consumers.parsed import Changes, Collector, Parsed
+from consumers.rules import Rules
+from consumers.values import MISSING
+from stores.model import Cohort
+
+
+class _User(msgspec.Struct, gc=False):
+    user_id: str | int
+
+
+class _Payload(msgspec.Struct, gc=False):
+    """A payload whose users are all well formed; what else is in it is checked afterwards."""
+
+    users: list[_User]
+    cohort_id: Any = MISSING
+    cohort_name: Any = MISSING
+    in_cohort: Any = MISSING
+    computed_time: Any = MISSING
+    compute_time: Any = MISSING
+
+
+_DECODER = msgspec.json.Decoder(_Payload, float_hook=float)
+
+
+class _Heading(NamedTuple):
+    """What a payload says about all of its users."""
+
+    cohort: Cohort
+    included: bool
+    event_time_us: int | None
+
+
+class AmplitudeWebhook:
+    """The format `amplitude-webhook`."""
+
+    name = "amplitude-webhook"
+
+    def parse(self, value: bytes, feed: Feed, rules: Rules) -> Parsed:
+        """The changes of one record. What is promised is said at `consumers.formats.Format`."""
+        environment = rules.environment(MISSING, feed)
+        return _parse_columns(value, environment, feed, rules) or _parse_each(value, environment, feed, rules)
+
+
+def _parse_columns(value: bytes, environment: str | None, feed: Feed, rules: Rules) -> Parsed | None:
+    """All users at once, or None where they are not all good."""
+    try:
+        payload = _DECODER.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    keys = values.context_keys([user.user_id for user in payload.users], rules.limits.context_key_bytes)
+    if not keys:
+        return None
+    heading = _heading(partial(getattr, payload), feed)
+    return Parsed(
+        environment=environment,
+        context_kind=feed.context_kind,
+        changes=[Changes(heading.cohort, heading.included, keys, range(len(keys)), heading.event_time_us)],
+        members=len(keys),
+    )
+
+
+def _parse_each(value: bytes, environment: str | None, feed: Feed, rules: Rules) -> Parsed:
+    document = decode(value)
+    collector = Collector()
+    if isinstance(document, list):
+        members = document
+        _collect_bodies(collector, members, rules.limits)
+    elif isinstance(document, dict):
+        members = member_list(document.get("users", MISSING), "/users")
+        if members:
+            _collect_users(collector, members, _heading(partial(_property, document), feed), rules.limits)
+    else:
+        raise InvalidRecord(Reason.PAYLOAD_INVALID, "the value is neither a JSON object nor a list")
+    if not members:
+        return Parsed(ignored=Ignored.NO_MEMBERS)
+    return collector.parsed(environment=environment, context_kind=feed.context_kind, members=len(members))
+
+
+def _heading(read: Callable[[str], object], feed: Feed) -> _Heading:
+    named = read("cohort_id"), read("cohort_name"), MISSING
+    return _Heading(
+        cohort_of_record(INTEGRATION, feed, named, "/cohort_id"),
+        values.membership(read("in_cohort"), "/in_cohort"),
+        from_epoch_seconds(read("computed_time")) or from_epoch_seconds(read("compute_time")),
+    )
+
+
+def _property(document: dict[str, object], name: str) -> object:
+    return document.get(name, MISSING)
+
+
+def _collect_users(collector: Collector, users: list[object], heading: _Heading, limits: Limits) -> None:
+    for place, user in enumerate(users):
+        try:
+            key = _context_key(user, f"/users/{place}", limits)
+        except InvalidValue as problem:
+            collector.reject(place, problem)
+        else:
+            collector.add(
+                place, heading.cohort, key, included=heading.included, event_time_us=heading.event_time_us
+            )
+
+
+def _collect_bodies(collector: Collector, bodies: list[object], limits: Limits) -> None:
+    for place, body in enumerate(bodies):
+        try:
+            key = _context_key(body, f"/{place}", limits)
+            for cohort, included in _memberships(body, f"/{place}"):
+                collector.add(place, cohort, key, included=included)
+        except InvalidValue as problem:
+            collector.reject(place, problem)
+
+
+def _context_key(user: object, at: str, limits: Limits) -> str:
+    if not isinstance(user, dict):
+        raise InvalidValue(Reason.MEMBER_INVALID, f"{at} is not an object")
+    return values.context_key(user.get("user_id", MISSING), f"{at}/user_id", limits.context_key_bytes)
+
+
+def _memberships(body: object, at: str) -> list[tuple[Cohort, bool]]:
+    """Every cohort that a property of this body names, and whether its user is in."""
+    properties = body if isinstance(body, dict) else {}
+    found = [
+        (Cohort(INTEGRATION, named.cohort_id, named.name), values.membership(value, f"{at}: its {TEMPLATE_PREFIX}… property"))
+        for name, value in properties.items()
+        if name.startswith(TEMPLATE_PREFIX) and (named := cohort_in(name))
+    ]
+    if not found:
+        raise InvalidValue(Reason.COHORT_ID_MISSING, f"{at} has no property {TEMPLATE_PREFIX}<name>_<id>")
+    return found

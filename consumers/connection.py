@@ -1,0 +1,76 @@
+"""How every Kafka client of the project reaches the brokers."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from aiokafka.admin import AIOKafkaAdminClient
+
+from consumers.record import TopicPartition
+
+REQUEST_TIMEOUT_MS = 15_000
+"""aiokafka's 40 s would keep a dead connection longer than a group keeps a member."""
+
+
+class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
+    """Addresses and credentials of a Kafka cluster. Its repr holds no secret."""
+
+    bootstrap_servers: str
+    client_id: str = "cohort-sync"
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    sasl_username: str | None = None
+    sasl_password: str | None = None
+    ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+
+    def __repr__(self) -> str:
+        return f"KafkaConnection({self.bootstrap_servers!r}, {self.security_protocol})"
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments that aiokafka's consumer, producer and admin client share."""
+        options: dict[str, Any] = {
+            "bootstrap_servers": self.bootstrap_servers,
+            "client_id": self.client_id,
+            "security_protocol": self.security_protocol,
+            "request_timeout_ms": REQUEST_TIMEOUT_MS,
+        }
+        if self.security_protocol.endswith("SSL"):
+            options["ssl_context"] = self._ssl_context()
+        if self.security_protocol.startswith("SASL"):
+            options["sasl_mechanism"] = self.sasl_mechanism or "SCRAM-SHA-512"
+            options["sasl_plain_username"] = self.sasl_username
+            options["sasl_plain_password"] = self.sasl_password
+        return options
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.ssl_cafile)
+        if self.ssl_certfile:
+            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+        return context
+
+
+@asynccontextmanager
+async def admin_client(connection: KafkaConnection) -> AsyncIterator[AIOKafkaAdminClient]:
+    """An admin client for a moment."""
+    admin = AIOKafkaAdminClient(**connection.options())
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def all_partitions(connection: KafkaConnection) -> dict[str, list[TopicPartition]]:
+    """The partitions of every topic, by topic, in order. Consumers only know those of topics they subscribed to."""
+    async with admin_client(connection) as admin:
+        described = await admin.describe_topics()
+    return {
+        topic["topic"]: sorted(TopicPartition(topic["topic"], each["partition"]) for each in topic["partitions"])
+        for topic in described
+    }

@@ -1,0 +1,151 @@
+"""Dead letters: records, or members of records, that can never become deltas, kept with the reason.
+
+The original's key, value and headers stay as they were; what is said about them stands in headers beside them
+(interface.md 6). A dead letter counts only when every in-sync replica has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from typing import Self
+
+import msgspec
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+
+from consumers.connection import KafkaConnection, admin_client
+from consumers.errors import KafkaUnavailableError, Reason
+from consumers.record import Origin, Record
+
+log = structlog.get_logger(__name__)
+
+HEADER_PREFIX = "dead-letter-"
+SEND_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 10.0
+LARGEST_REQUEST_BYTES = 64 << 20
+DEFAULT_TOPIC_LIMIT_BYTES = 1_048_588
+_ENVELOPE_BYTES = 1024  # what Kafka adds around a record
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """One record, or with `members` some members of it, that was rejected for one reason."""
+
+    record: Record
+    origin: Origin
+    reason: Reason
+    detail: str
+    members: tuple[int, ...] | None = None
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        """The record's own headers, then what is said about it."""
+        said = {
+            "reason": self.reason,
+            "detail": self.detail,
+            "topic": self.origin.topic,
+            "partition": str(self.origin.partition),
+            "offset": str(self.origin.offset),
+            "timestamp": str(self.origin.timestamp_ms),
+            "at": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "version": version("cohort-sync"),
+        }
+        if self.members is not None:
+            said["member"] = json.dumps(self.members)
+        return [*self.record.headers, *((HEADER_PREFIX + name, text.encode()) for name, text in said.items())]
+
+
+class DeadLetterProducer:
+    """Writes dead letters and returns when they are safe."""
+
+    def __init__(self, connection: KafkaConnection, *, topic: str) -> None:
+        self._connection = connection
+        self._topic = topic
+        self._producer: AIOKafkaProducer | None = None
+        self._limit_bytes: int | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._close()
+
+    async def send(self, letters: Sequence[DeadLetter]) -> None:
+        """Returns when all of them are acknowledged by all in-sync replicas.
+
+        Raises `KafkaUnavailableError` otherwise; some may have been written then, and sending all again is harmless.
+        """
+        if not letters:
+            return
+        try:
+            # Issue 1101: a send does not return while the brokers are down.
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await self._send(letters)
+        except (TimeoutError, KafkaError) as exc:
+            # A producer that failed may hold half-sent batches: the next try starts with a new one.
+            await self._close()
+            raise KafkaUnavailableError(f"dead letter topic {self._topic!r}: {type(exc).__name__}") from exc
+
+    async def _send(self, letters: Sequence[DeadLetter]) -> None:
+        producer = await self._started()
+        acknowledged = [
+            await producer.send(self._topic, key=letter.record.key, value=value, headers=headers)
+            for letter in letters
+            for value, headers in (self._fitted(letter),)
+        ]
+        await producer.flush()
+        for outcome in await asyncio.gather(*acknowledged, return_exceptions=True):
+            if isinstance(outcome, MessageSizeTooLargeError):
+                self._limit_bytes = None  # the topic's limit was lowered: ask for it again
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _started(self) -> AIOKafkaProducer:
+        if self._limit_bytes is None:
+            self._limit_bytes = await self._ask_topic_limit()
+        if self._producer is None:
+            producer = AIOKafkaProducer(
+                **self._connection.options(),
+                acks="all",
+                enable_idempotence=True,
+                max_request_size=LARGEST_REQUEST_BYTES,
+                linger_ms=5,
+            )
+            await producer.start()
+            self._producer = producer
+        return self._producer
+
+    async def _ask_topic_limit(self) -> int:
+        async with admin_client(self._connection) as admin:
+            responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, self._topic)])
+        for response in responses:
+            for _error, _message, _kind, _name, entries in response.resources:
+                for name, value, *_ in entries:
+                    if name == "max.message.bytes":
+                        return int(value)
+        return DEFAULT_TOPIC_LIMIT_BYTES
+
+    def _fitted(self, letter: DeadLetter) -> tuple[bytes | None, list[tuple[str, bytes]]]:
+        """Value and headers, the value cut where it would not fit the topic, with what it was beside it."""
+        headers, value = letter.headers(), letter.record.value
+        limit = self._limit_bytes or DEFAULT_TOPIC_LIMIT_BYTES
+        around = _ENVELOPE_BYTES + len(letter.record.key or b"") + sum(len(k) + len(v) + 10 for k, v in headers)
+        room = max(0, limit - around)
+        if value is None or len(value) <= room:
+            return value, headers
+        was = json.dumps({"bytes": len(value), "sha256": sha256(value).hexdigest()})
+        return value[:room], [*headers, (HEADER_PREFIX + "truncated", was.encode())]
+
+    async def _close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            await asyncio.wait_for(producer.stop(), STOP_TIMEOUT_S)
+        except (TimeoutError, KafkaError) as exc:
+            log.warning("dead_letter_producer_abandoned", error=type(exc).__name__)

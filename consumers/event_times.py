@@ -1,0 +1,36 @@
+"""The clocks of sources, in microseconds since 1970. What cannot be read is no reason to reject anything: it is no clock."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_SECONDS = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,15}))?")
+
+
+def from_epoch_seconds(value: object) -> int | None:
+    """From seconds as a number, or as text, with or without a fraction."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    parts = _SECONDS.fullmatch(str(value))
+    if parts is None:
+        return None
+    return _after_epoch(int(parts[1]) * 1_000_000 + int((parts[2] or "").ljust(6, "0")[:6]))
+
+
+def from_rfc3339(value: object) -> int | None:
+    """From a date and time with its offset. Without an offset it says no time."""
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value.upper())  # "t" and "z" are allowed too
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else _after_epoch((moment - _EPOCH) // _MICROSECOND)
+
+
+def _after_epoch(time_us: int) -> int | None:
+    # Zero, in either calendar, is how programs write a time that they do not know.
+    return time_us if time_us > 0 else None

@@ -1,0 +1,207 @@
+"""Looking into Kafka for people: which topics exist, how far the group is, one record, all dead letters.
+
+Nothing here joins the consumer group, so looking never causes a rebalance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import TopicPartition as ClientTopicPartition
+from aiokafka.errors import KafkaError
+
+from consumers.connection import KafkaConnection, admin_client, all_partitions
+from consumers.errors import KafkaUnavailableError
+from consumers.feeds import Feed
+from consumers.record import Record, TopicPartition
+
+READ_TIMEOUT_S = 15.0
+READ_AHEAD_RECORDS = 1_000
+LARGEST_REQUEST_BYTES = 64 << 20
+
+
+class PartitionLag(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the group is behind in one partition."""
+
+    topic: str
+    partition: int
+    committed_offset: int
+    end_offset: int
+    oldest_waiting_ms: int | None
+    """The record time of the first record that is not committed yet; None when nothing waits."""
+
+    @property
+    def records(self) -> int:
+        """How many records wait."""
+        return max(0, self.end_offset - self.committed_offset)
+
+
+class KafkaInspector:
+    """Reads what Kafka holds. Every method raises `KafkaUnavailableError` when no broker answers in time."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, connection: KafkaConnection) -> None:
+        self._consumer = consumer
+        self._connection = connection
+
+    async def topics(self) -> set[str]:
+        """The names of all topics."""
+        async with _within(READ_TIMEOUT_S):
+            return set(await all_partitions(self._connection))
+
+    async def missing_topics(self, names: Collection[str]) -> list[str]:
+        """Those of these names that are no topic."""
+        return sorted(set(names) - await self.topics())
+
+    async def lag(self, group_id: str, feeds: Sequence[Feed]) -> list[PartitionLag]:
+        """The group's lag in each partition of the feeds' topics."""
+        topics = sorted(topic for topic in await self.topics() if any(feed.carries(topic) for feed in feeds))
+        async with _within(READ_TIMEOUT_S):
+            partitions = await self._partitions(topics)
+            first = await self._consumer.beginning_offsets(partitions)
+            last = await self._consumer.end_offsets(partitions)
+            committed = await self._committed(group_id)
+        lags = []
+        for tp in partitions:
+            next_offset = max(committed.get(tp, 0), first[tp])
+            waiting = await self.record(TopicPartition(*tp), next_offset) if next_offset < last[tp] else None
+            lags.append(
+                PartitionLag(
+                    topic=tp.topic,
+                    partition=tp.partition,
+                    committed_offset=next_offset,
+                    end_offset=last[tp],
+                    oldest_waiting_ms=waiting.timestamp_ms if waiting else None,
+                )
+            )
+        return lags
+
+    async def record(self, tp: TopicPartition, offset: int) -> Record | None:
+        """The record at this offset, or the next one that the topic still holds; None behind the end."""
+        async with _within(READ_TIMEOUT_S):
+            partition = ClientTopicPartition(*tp)
+            if partition not in await self._partitions([tp.topic]):
+                return None
+            ends = await self._consumer.end_offsets([partition])
+            if offset >= ends[partition]:
+                return None
+            self._consumer.assign([partition])
+            self._consumer.seek(partition, offset)
+            found = await self._consumer.getone(partition)
+            return Record(
+                found.topic, found.partition, found.offset, found.timestamp, found.key, found.value, found.headers
+            )
+
+    async def records(self, topic: str) -> AsyncIterator[Record]:
+        """Every record that the topic holds now, partition by partition."""
+        async with _within(READ_TIMEOUT_S):
+            partitions = await self._partitions([topic])
+            first = await self._consumer.beginning_offsets(partitions)
+            last = await self._consumer.end_offsets(partitions)
+        for tp in partitions:
+            self._consumer.assign([tp])
+            self._consumer.seek(tp, first[tp])
+            position = first[tp]
+            while position < last[tp]:
+                async with _within(READ_TIMEOUT_S):
+                    found = await self._consumer.getmany(tp, timeout_ms=1_000, max_records=READ_AHEAD_RECORDS)
+                    position = await self._consumer.position(tp)
+                for record in found.get(tp, ()):
+                    if record.offset < last[tp]:
+                        yield Record(
+                            record.topic,
+                            record.partition,
+                            record.offset,
+                            record.timestamp,
+                            record.key,
+                            record.value,
+                            record.headers,
+                        )
+
+    async def _partitions(self, topics: Iterable[str]) -> list[ClientTopicPartition]:
+        by_topic = await all_partitions(self._connection)
+        return [ClientTopicPartition(*tp) for topic in topics for tp in by_topic.get(topic, ())]
+
+    async def _committed(self, group_id: str) -> dict[ClientTopicPartition, int]:
+        async with admin_client(self._connection) as admin:
+            offsets = await admin.list_consumer_group_offsets(group_id)
+        return {tp: found.offset for tp, found in offsets.items()}
+
+
+@asynccontextmanager
+async def kafka_inspector(connection: KafkaConnection) -> AsyncIterator[KafkaInspector]:
+    """An inspector on a connection of its own."""
+    consumer = AIOKafkaConsumer(
+        **connection.options(), group_id=None, enable_auto_commit=False, isolation_level="read_committed"
+    )
+    try:
+        async with _within(READ_TIMEOUT_S):
+            await consumer.start()
+        yield KafkaInspector(consumer, connection)
+    finally:
+        await asyncio.wait_for(consumer.stop(), READ_TIMEOUT_S)
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """A record to be published."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class KafkaPublisher:
+    """Publishes records; `flush` returns when all of them are acknowledged by all in-sync replicas."""
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self._producer = producer
+        self._acknowledged: list[asyncio.Future[object]] = []
+
+    async def publish(self, record: Outgoing) -> None:
+        """Hands the record over to be sent; errors come out of `flush`."""
+        async with _within(READ_TIMEOUT_S):
+            self._acknowledged.append(
+                await self._producer.send(record.topic, record.value, record.key, headers=list(record.headers))
+            )
+        if len(self._acknowledged) >= READ_AHEAD_RECORDS:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Returns when everything published so far is safe."""
+        waiting, self._acknowledged = self._acknowledged, []
+        async with _within(READ_TIMEOUT_S):
+            await asyncio.gather(*waiting)
+
+
+@asynccontextmanager
+async def kafka_publisher(connection: KafkaConnection) -> AsyncIterator[KafkaPublisher]:
+    """A publisher on a connection of its own; leaving it without an error means that all is acknowledged."""
+    producer = AIOKafkaProducer(
+        **connection.options(),
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=20,
+        max_batch_size=1 << 18,
+        max_request_size=LARGEST_REQUEST_BYTES,
+    )
+    try:
+        async with _within(READ_TIMEOUT_S):
+            await producer.start()
+        publisher = KafkaPublisher(producer)
+        yield publisher
+        await publisher.flush()
+    finally:
+        await asyncio.wait_for(producer.stop(), READ_TIMEOUT_S)
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except (TimeoutError, KafkaError) as exc:
+        raise KafkaUnavailableError(type(exc).__name__) from exc

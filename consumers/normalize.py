@@ -1,0 +1,107 @@
+"""Records in, deltas out: the one place where a record of any format becomes groups of deltas, rejects, or nothing."""
+
+from __future__ import annotations
+
+import msgspec
+
+from consumers.document import checked
+from consumers.errors import Ignored, IgnoredRecord, InvalidRecord, Reason, Reject
+from consumers.feeds import Environments, Feed, Limits
+from consumers.formats import HEADER, Format, Formats
+from consumers.parsed import Changes, Parsed
+from consumers.record import Origin, Record
+from consumers.rules import Rules
+from consumers.segment_key import segment_of
+from stores.model import DeltaGroup, Version
+
+
+class Normalized(msgspec.Struct, frozen=True):
+    """What one record means."""
+
+    groups: list[DeltaGroup]
+    rejects: list[Reject]
+    members: int
+    """How many members the record listed, rejected ones too; 1 for a record that is one event."""
+    ignored: Ignored | None = None
+    conflicts: int = 0
+    """Members that were listed more than once with different membership; the last one won."""
+    future_event_time: bool = False
+    """The source's clock was later than allowed and the record's timestamp was taken instead."""
+
+
+class Normalizer:
+    """Reads records of all formats by the same rules."""
+
+    def __init__(
+        self,
+        *,
+        environments: Environments,
+        limits: Limits,
+        skip_unknown_environment: bool = False,
+        formats: Formats | None = None,
+    ) -> None:
+        self._rules = Rules(
+            limits=limits, environments=environments, skip_unknown_environment=skip_unknown_environment
+        )
+        self._formats = formats or Formats()
+
+    def normalize(self, record: Record, feed: Feed, *, origin: Origin, position: int) -> Normalized:
+        """The deltas of this record, versioned by where and when it first arrived. Raises InvalidRecord."""
+        parsed = self.parse(record, feed)
+        if parsed.ignored is not None:
+            return Normalized([], [], parsed.members, parsed.ignored)
+        if parsed.environment is None:
+            raise InvalidRecord(Reason.ENVIRONMENT_MISSING, "neither the payload, a header nor the feed names one")
+        groups, is_ahead = self._versioned(parsed, parsed.environment, origin.timestamp_ms * 1000, position)
+        return Normalized(groups, list(parsed.rejects), parsed.members, None, parsed.conflicts, is_ahead)
+
+    def parse(self, record: Record, feed: Feed) -> Parsed:
+        """What this record says, before any version; its environment is None where nobody names one."""
+        value = checked(record.value, self._rules.limits)
+        if record.headers:
+            feed = _with_headers(feed, record)
+        try:
+            return self._format_of(feed).parse(value, feed, self._rules)
+        except IgnoredRecord as skipped:
+            return Parsed(ignored=skipped.reason)
+
+    def _versioned(
+        self, parsed: Parsed, environment: str, arrived_us: int, position: int
+    ) -> tuple[list[DeltaGroup], bool]:
+        """The changes at their versions, and whether a source's clock was too far ahead to be believed."""
+        latest_us = arrived_us + self._rules.limits.future_skew_s * 1_000_000
+        groups, is_ahead = [], False
+        for changes in parsed.changes:
+            time_us = changes.event_time_us
+            if time_us is None:
+                time_us = arrived_us
+            elif time_us > latest_us:
+                time_us, is_ahead = arrived_us, True
+            groups.append(_delta_group(changes, environment, parsed.context_kind, Version(time_us, position)))
+        return groups, is_ahead
+
+    def _format_of(self, feed: Feed) -> Format:
+        if feed.format == HEADER:
+            raise InvalidRecord(Reason.INTEGRATION_UNKNOWN, "the record has no header `integration`")
+        found = self._formats.find(feed.format)
+        if found is None:
+            raise InvalidRecord(Reason.INTEGRATION_UNKNOWN, "there is no integration of this name")
+        return found
+
+
+def _with_headers(feed: Feed, record: Record) -> Feed:
+    """The feed as this record's headers change it: they say which format it has, and may name the environment."""
+    integration, environment = record.header("integration"), record.header("environment")
+    if not integration and not environment:
+        return feed
+    return msgspec.structs.replace(
+        feed, format=integration or feed.format, environment=environment or feed.environment
+    )
+
+
+def _delta_group(changes: Changes, environment: str, context_kind: str, version: Version) -> DeltaGroup:
+    cohort = changes.cohort
+    segment = segment_of(environment, cohort.integration, cohort.cohort_id)
+    return DeltaGroup(
+        segment, cohort, context_kind, changes.included, version, changes.context_keys, changes.places
+    )

@@ -1,0 +1,96 @@
+"""Audiences and journeys of Twilio Segment Engage: which one an event is about, and whether it says in or out.
+
+The name of the property that holds the answer is `context.personas.computation_key`. Journeys and misconfigured sources
+leave it out or call it otherwise, so more places are asked, in order. What none of them says is never taken for out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from consumers import values
+from consumers.errors import Ignored, InvalidValue, Reason
+from consumers.feeds import Feed
+from consumers.segment_event import Event, Personas, properties_of
+from consumers.values import MISSING
+from stores.model import Cohort
+
+INTEGRATION = "segment-audiences"
+
+_COMPUTATION_ID = "/context/personas/computation_id"
+_CACHED_COHORTS = 4096
+AUDIENCE, JOURNEY, TRAIT = "audience", "journey_step", "trait"
+_BY_EVENT_NAME = {"audience entered": True, "audience exited": False}
+_BY_REVERSE_ETL = {"new": True, "updated": True, "deleted": False}
+
+
+def audience_membership(event: Event, personas: Personas, feed: Feed) -> tuple[Cohort, bool] | Ignored:
+    """What an event with `context.personas` says about its person."""
+    computation = personas.computation_class
+    if computation == TRAIT:
+        return Ignored.COMPUTED_TRAIT
+    if computation not in (AUDIENCE, JOURNEY):
+        return Ignored.UNKNOWN_COMPUTATION_CLASS
+    traits, properties = properties_of(event.traits), properties_of(event.properties)
+    names = personas.computation_key, properties.get("audience_key")
+    keys = [name for name in names if isinstance(name, str) and name]
+    # Sources mix up traits and properties, so both are searched.
+    places = (properties, traits) if event.type == "track" else (traits, properties)
+    included = _answer(keys, places)
+    if included is None:
+        included = _answer_of_event(event, is_journey=computation == JOURNEY)
+    return _cohort(personas.computation_id, keys, feed), included
+
+
+def reverse_etl_membership(event: Event, feed: Feed) -> tuple[Cohort, bool] | Ignored:
+    """What a track event without `context.personas` says, for a feed that is about one cohort."""
+    included = _BY_REVERSE_ETL.get(_folded(event.event))
+    if feed.cohort_id is None or included is None:
+        return Ignored.NOT_AN_AUDIENCE
+    return Cohort(INTEGRATION, feed.cohort_id, feed.cohort_name), included
+
+
+def audience_name(key: str) -> str | None:
+    """The name that Segment's own LaunchDarkly destination makes of an audience's key."""
+    return values.cohort_name((key[:1].upper() + key[1:]).replace("_", " ").strip())
+
+
+def _cohort(computation_id: object, keys: Sequence[str], feed: Feed) -> Cohort:
+    key = keys[0][: values.NAME_CHARACTERS] if keys else ""
+    if feed.cohort_id is not None and (computation_id is None or computation_id is MISSING):
+        computation_id = feed.cohort_id
+    if isinstance(computation_id, str):
+        return _named(computation_id, feed.cohort_name or "", key)
+    return _named(values.cohort_id(computation_id, _COMPUTATION_ID), feed.cohort_name or "", key)
+
+
+@lru_cache(maxsize=_CACHED_COHORTS)
+def _named(computation_id: str, name: str, key: str) -> Cohort:
+    return Cohort(INTEGRATION, values.cohort_id(computation_id, _COMPUTATION_ID), name or audience_name(key))
+
+
+def _answer(keys: Sequence[str], places: Sequence[dict[str, object]]) -> bool | None:
+    """Whether the value under the first of these names says in or out; None where there is no such value."""
+    for key in keys:
+        for place in places:
+            if key in place:
+                return values.membership(place[key], "the value under the audience's key")
+    return None
+
+
+def _answer_of_event(event: Event, *, is_journey: bool) -> bool:
+    said = _BY_EVENT_NAME.get(_folded(event.event)) if event.type == "track" else None
+    if said is not None:
+        return said
+    # A journey never removes anybody, and its events carry no answer; an audience's always do.
+    if is_journey:
+        return True
+    raise InvalidValue(
+        Reason.MEMBERSHIP_VALUE_MISSING,
+        "neither /traits nor /properties has a value under the name in /context/personas/computation_key",
+    )
+
+
+def _folded(value: object) -> str:
+    return value.strip().casefold() if isinstance(value, str) else ""

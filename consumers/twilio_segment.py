@@ -1,0 +1,126 @@
+"""Twilio Segment: identify and track events of Engage, and those that Amplitude sends through Segment.
+
+The clock is the event's own `timestamp`. An event that is about no audience is ignored, since a source carries many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from consumers.amplitude_identify import cohort_traits
+from consumers.document import decode, member_list, not_json
+from consumers.errors import Ignored, InvalidRecord, InvalidValue, Reason
+from consumers.event_times import from_rfc3339
+from consumers.feeds import Feed, Limits
+from consumers.parsed import Changes, Collector, Parsed
+from consumers.rules import Rules
+from consumers.segment_audiences import audience_membership, reverse_etl_membership
+from consumers.segment_event import Event, Memberships, context_key
+from consumers.values import MISSING
+
+_DECODER = msgspec.json.Decoder(Event, float_hook=float)
+
+
+class TwilioSegment:
+    """The format `segment`: one event, or a `batch` of them."""
+
+    name = "segment"
+
+    def parse(self, value: bytes, feed: Feed, rules: Rules) -> Parsed:
+        """The changes of one record. What is promised is said at `consumers.formats.Format`."""
+        environment = rules.environment(MISSING, feed)
+        event = _decoded(value)
+        if event.batch is not MISSING and event.type is MISSING:
+            return _parse_batch(event.batch, environment, feed, rules.limits)
+        return _parse_event(event, environment, feed, rules.limits)
+
+
+def _parse_event(event: Event, environment: str | None, feed: Feed, limits: Limits) -> Parsed:
+    found = _memberships(event, feed)
+    if isinstance(found, Ignored):
+        return Parsed(ignored=found, members=1)
+    if len(found.said) != 1 or found.problems:
+        return _parse_traits(event, found, environment, feed, limits)
+    cohort, included = found.said[0]
+    key = context_key(event, feed.context_key, limits.context_key_bytes)
+    return Parsed(
+        environment=environment,
+        context_kind=feed.context_kind,
+        changes=(Changes(cohort, included, (key,), (0,), from_rfc3339(event.timestamp)),),
+        members=1,
+    )
+
+
+def _parse_traits(event: Event, found: Memberships, environment: str | None, feed: Feed, limits: Limits) -> Parsed:
+    """An event about several cohorts. It is invalid as a whole only where it says nothing about any."""
+    if not found.said:
+        raise found.problems[0]
+    collector = Collector()
+    _collect(collector, 0, event, found, context_key(event, feed.context_key, limits.context_key_bytes))
+    for problem in found.problems:
+        collector.reject(0, problem)
+    return collector.parsed(environment=environment, context_kind=feed.context_kind, members=1)
+
+
+def _parse_batch(batch: object, environment: str | None, feed: Feed, limits: Limits) -> Parsed:
+    items = member_list(batch, "/batch")
+    collector = Collector()
+    ignored: list[Ignored] = []
+    for place, item in enumerate(items):
+        problems: Sequence[InvalidValue] = ()
+        try:
+            event = _event(item, Reason.MEMBER_INVALID)
+            found = _memberships(event, feed)
+            if isinstance(found, Ignored):
+                ignored.append(found)
+                continue
+            _collect(collector, place, event, found, context_key(event, feed.context_key, limits.context_key_bytes))
+            problems = found.problems
+        except InvalidValue as problem:
+            problems = (problem,)
+        for problem in problems:
+            collector.reject(place, problem.within(f"/batch/{place}"))
+    if len(ignored) == len(items):
+        return Parsed(ignored=ignored[0] if ignored else Ignored.NO_MEMBERS, members=len(items))
+    return collector.parsed(environment=environment, context_kind=feed.context_kind, members=len(items))
+
+
+def _collect(collector: Collector, place: int, event: Event, found: Memberships, key: str) -> None:
+    for cohort, included in found.said:
+        collector.add(place, cohort, key, included=included, event_time_us=from_rfc3339(event.timestamp))
+
+
+def _memberships(event: Event, feed: Feed) -> Memberships | Ignored:
+    """What an event says, whichever of the tools sent it; an event of Engage is known by `context.personas`."""
+    if not isinstance(event.type, str):
+        raise InvalidValue(Reason.PAYLOAD_INVALID, "/type is missing or not a string")
+    if event.type not in ("identify", "track"):
+        return Ignored.NOT_AN_AUDIENCE
+    personas = event.context.personas if event.context else None
+    if personas is None:
+        if event.type == "identify":
+            return cohort_traits(event)
+        said = reverse_etl_membership(event, feed)
+    else:
+        said = audience_membership(event, personas, feed)
+    return said if isinstance(said, Ignored) else Memberships((said,))
+
+
+def _decoded(value: bytes) -> Event:
+    try:
+        return _DECODER.decode(value)
+    except msgspec.ValidationError:
+        return _event(decode(value), Reason.PAYLOAD_INVALID)
+    except msgspec.DecodeError as exc:
+        raise not_json(exc) from None
+    except RecursionError:
+        raise InvalidRecord(Reason.JSON_TOO_DEEP, "the value is nested too deep to be decoded") from None
+
+
+def _event(item: object, reason: Reason) -> Event:
+    try:
+        return msgspec.convert(item, Event)
+    except msgspec.ValidationError:
+        raise InvalidValue(reason, "it is no Segment event: it, its /context or its /context/personas is not an object") from None

@@ -1,0 +1,141 @@
+"""Sessions with PostgreSQL, and what its errors mean to us."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from stores.errors import BatchRejectedError, StoreRefusedError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+CONNECT_TIMEOUT_S = 10.0
+COMMAND_TIMEOUT_S = 60.0
+"""A lock that is held longer, or a server that froze, ends the command; the batch is tried again."""
+
+# A backend that is killed inside a transaction surfaces as InterfaceError, since the failing ROLLBACK hides the first
+# error. TimeoutError is an OSError. A read-only transaction is what a connection to the old primary gets after a
+# failover: the pool is expired, so that the next try goes to the new one.
+_LATER = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # includes lock_not_available
+    asyncpg.PostgresSystemError,
+)
+_NEVER = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.RaiseError,  # a trigger that the owner of the database added
+    asyncpg.ProgramLimitExceededError,
+)
+_WHAT_TO_DO = {
+    "3D000": "the database does not exist: create it, or correct postgres.dsn",
+    "28000": "the server does not let this user in: correct postgres.dsn or pg_hba.conf",
+    "28P01": "the password is wrong: correct postgres.dsn",
+    "42501": "the user lacks a privilege: it needs to read and write the tables and to create temporary ones",
+    "42P01": "a table is missing: run `cohort-sync migrate`",
+    "42703": "a column is missing: run `cohort-sync migrate`",
+}
+
+KEEPALIVE = {"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+
+WRITER_SESSION = {
+    **KEEPALIVE,
+    # A worker that froze or was cut off must not hold its locks for ever.
+    "statement_timeout": "60s",
+    "idle_in_transaction_session_timeout": "60s",
+    # `stage` has no statistics, and once `membership` has grown the planner would hash all of it for every batch.
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_seqscan": "off",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    # A batch is staged and sorted in memory.
+    "temp_buffers": "32MB",
+    "work_mem": "64MB",
+}
+
+
+@contextmanager
+def postgres_errors() -> Iterator[None]:
+    """Turns the driver's errors into ours: later, never or stop. Their texts may hold rows, so none is carried over."""
+    try:
+        yield
+    except _NEVER as exc:
+        raise BatchRejectedError(exc.sqlstate or "unknown") from None
+    except _LATER as exc:
+        raise StoreUnavailableError("PostgreSQL", describe(exc)) from None
+    except asyncpg.PostgresError as exc:
+        advice = _WHAT_TO_DO.get(exc.sqlstate or "", "see the server's log")
+        message = f"PostgreSQL refused with {describe(exc)}: {advice}"
+        raise StoreRefusedError(message) from None
+
+
+def describe(exc: BaseException) -> str:
+    """The kind of error, without the server's text, which may quote a row."""
+    sqlstate = getattr(exc, "sqlstate", None)
+    return f"{type(exc).__name__} ({sqlstate})" if sqlstate else type(exc).__name__
+
+
+class Pool:
+    """A bounded set of sessions, made on demand and thrown away after an error that may have broken them."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        max_size: int,
+        session: Mapping[str, str] = KEEPALIVE,
+        prepare: Callable[[asyncpg.Connection], Awaitable[None]] | None = None,
+    ) -> None:
+        self._pool: asyncpg.Pool = asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=max_size,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=COMMAND_TIMEOUT_S,
+            max_inactive_connection_lifetime=0,
+            server_settings={"application_name": "cohort-sync", **session},
+            init=prepare,
+        )
+
+    async def __aenter__(self) -> Pool:
+        await self._pool
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._pool.terminate()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[asyncpg.Connection]:
+        """A session of one's own. Errors come out as `stores.errors`."""
+        try:
+            with postgres_errors():
+                async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+                    yield connection
+        except StoreUnavailableError:
+            # After a failover, sessions that still work are those with the old primary.
+            await self._pool.expire_connections()
+            raise
+
+
+@asynccontextmanager
+async def connected(dsn: str, **server_settings: str) -> AsyncIterator[asyncpg.Connection]:
+    """One session outside a pool, for commands. Errors come out as `stores.errors`."""
+    with postgres_errors():
+        connection: Any = await asyncpg.connect(
+            dsn, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": "cohort-sync", **KEEPALIVE, **server_settings}
+        )
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=CONNECT_TIMEOUT_S)

@@ -1,0 +1,87 @@
+"""The schema: SQL files, applied in order under an advisory lock, and the refusal of servers that can't hold it.
+
+A file's name says when it may run: `pre` before the code that needs it is rolled out, `post` once no older code runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stores.errors import StoreRefusedError
+from stores.postgres.connection import connected
+from stores.postgres.queries import SQL_FOLDER, query
+
+if TYPE_CHECKING:
+    from asyncpg import Connection
+
+OLDEST_SERVER = (15, 0)
+_DISTRIBUTED_ENGINES = ("yugabyte", "cockroach")
+
+
+async def migrate(dsn: str) -> list[str]:
+    """Applies what is missing and returns its names. Side by side runs wait for each other and apply each file once."""
+    async with connected(dsn, lock_timeout="0", statement_timeout="0") as session:
+        await refuse_unfit_server(session)
+        await session.execute(query("lock_migrations"), timeout=None)
+        try:
+            await session.execute(query("create_migrations"))
+            pending = await pending_migrations(session)
+            for migration in pending:
+                await _apply(session, migration)
+            return [migration.stem for migration in pending]
+        finally:
+            await session.execute(query("unlock_migrations"))
+
+
+async def missing_migrations(dsn: str) -> list[str]:
+    """The names of the migrations that this code needs and the database lacks. Changes nothing."""
+    async with connected(dsn) as session:
+        await refuse_unfit_server(session)
+        return [migration.stem for migration in await pending_migrations(session)]
+
+
+async def require_schema(session: Connection) -> None:
+    """Raises `StoreRefusedError` unless this server holds the whole schema and can keep its promises."""
+    await refuse_unfit_server(session)
+    if pending := await pending_migrations(session):
+        names = ", ".join(migration.stem for migration in pending)
+        message = f"the database lacks {names}: run `cohort-sync migrate`"
+        raise StoreRefusedError(message)
+
+
+async def pending_migrations(session: Connection) -> list[Path]:
+    """The files that are not applied yet, in order."""
+    applied: set[str] = set()
+    if await session.fetchval(query("have_migrations")):
+        applied = {row["name"] for row in await session.fetch(query("applied_migrations"))}
+    files = sorted((SQL_FOLDER / "migrations").glob("*.sql"))
+    return [file for file in files if file.stem not in applied]
+
+
+async def refuse_unfit_server(session: Connection) -> None:
+    """Raises `StoreRefusedError` for a server that is too old or that distributes our tables."""
+    version: str = await session.fetchval("SELECT version()")
+    engine = next((name for name in _DISTRIBUTED_ENGINES if name in version.lower()), None)
+    if engine or await _distributes_our_tables(session):
+        message = (
+            f"{engine or 'Citus'} distributes the tables of the segment store, and then transaction ids no longer order "
+            "its changes: committed memberships would be lost to readers. Use one PostgreSQL primary for each store, "
+            "and a store for each group of environments (README, Scale)"
+        )
+        raise StoreRefusedError(message)
+    if session.get_server_version()[:2] < OLDEST_SERVER:
+        message = f"PostgreSQL 15 or newer is needed (MERGE), this is {version.split(',')[0]}"
+        raise StoreRefusedError(message)
+
+
+async def _distributes_our_tables(session: Connection) -> bool:
+    if not await session.fetchval(query("have_citus")):
+        return False
+    return bool(await session.fetchval(query("citus_distributes_us")))
+
+
+async def _apply(session: Connection, migration: Path) -> None:
+    async with session.transaction():
+        await session.execute(migration.read_text(), timeout=None)
+        await session.execute(query("record_migration"), migration.stem)

@@ -1,0 +1,211 @@
+-- Every statement of the store, by name. Nothing is formatted into them: values are bound.
+
+-- name: create_stage
+-- Where a batch lands by COPY before it is merged; private to the session and empty again after each transaction.
+CREATE TEMPORARY TABLE IF NOT EXISTS stage (
+    segment_id   int    NOT NULL,
+    context_hash uuid   NOT NULL,
+    context_key  text   NOT NULL,
+    included     bool   NOT NULL,
+    event_time   bigint NOT NULL,
+    position     bigint NOT NULL
+) ON COMMIT DELETE ROWS;
+
+-- name: any_cleared
+-- Nearly always there is none, and the next statement needs no run over the stage.
+SELECT EXISTS (SELECT FROM segment WHERE id = ANY ($1::int[]) AND cleared_event_time >= $2::bigint);
+
+-- name: cover_cleared
+-- What is older than its segment's clearing is out on arrival. COPY gave this transaction its xid before this reads
+-- `segment`, so a clearing that this statement can't see knows that it must wait for us before it sweeps.
+UPDATE stage SET included = false
+FROM segment
+WHERE segment.id = stage.segment_id AND stage.included
+  AND (stage.event_time, stage.position) < (segment.cleared_event_time, segment.cleared_position)
+  AND segment.id = ANY ($1::int[]) AND segment.cleared_event_time >= $2::bigint;
+
+-- name: merge_stage
+-- Older versions lose, so any order and any repetition end in the same state. Rows are met in the key's order by every
+-- writer, so two of them never wait for each other in a circle. Only the newest delta of a key in the batch counts.
+MERGE INTO membership AS m
+USING (
+    SELECT DISTINCT ON (segment_id, context_hash) *
+    FROM stage
+    ORDER BY segment_id, context_hash, event_time DESC, position DESC
+) AS d
+ON m.segment_id = d.segment_id AND m.context_hash = d.context_hash
+WHEN MATCHED AND (m.event_time, m.position) < (d.event_time, d.position) THEN
+    UPDATE SET included = d.included, event_time = d.event_time, position = d.position,
+               change_xid = CASE WHEN m.included <> d.included THEN pg_current_xact_id() ELSE m.change_xid END
+WHEN NOT MATCHED THEN
+    INSERT (segment_id, context_hash, context_key, included, event_time, position, change_xid)
+    VALUES (d.segment_id, d.context_hash, d.context_key, d.included, d.event_time, d.position,
+            CASE WHEN d.included THEN pg_current_xact_id() END);
+
+-- name: upsert_stage
+-- The same, for when MERGE met a key that another session was inserting at that moment (unique_violation): this form
+-- waits for the other session and then compares versions with what it left.
+INSERT INTO membership AS m (segment_id, context_hash, context_key, included, event_time, position, change_xid)
+SELECT DISTINCT ON (segment_id, context_hash)
+       segment_id, context_hash, context_key, included, event_time, position,
+       CASE WHEN included THEN pg_current_xact_id() END
+FROM stage
+ORDER BY segment_id, context_hash, event_time DESC, position DESC
+ON CONFLICT (segment_id, context_hash) DO UPDATE
+SET included = excluded.included, event_time = excluded.event_time, position = excluded.position,
+    change_xid = CASE WHEN m.included <> excluded.included THEN pg_current_xact_id() ELSE m.change_xid END
+WHERE (m.event_time, m.position) < (excluded.event_time, excluded.position);
+
+-- name: count_flips
+-- Exact counts of what this transaction changed, kept on the segment. Segments are locked in order of their id.
+WITH flips AS (
+    SELECT segment_id, sum(CASE WHEN included THEN 1 ELSE -1 END) AS change
+    FROM membership
+    WHERE change_xid = pg_current_xact_id()
+    GROUP BY segment_id
+), locked AS MATERIALIZED (
+    SELECT id FROM segment WHERE id IN (SELECT segment_id FROM flips) ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE segment
+SET included_count = segment.included_count + flips.change, last_change_at = now()
+FROM flips JOIN locked ON locked.id = flips.segment_id
+WHERE segment.id = flips.segment_id;
+
+-- name: count_stale
+-- How many staged deltas this transaction did not store, by segment: something newer, or the same, was there.
+SELECT stage.segment_id, count(*) AS stale
+FROM stage
+WHERE NOT EXISTS (
+    SELECT FROM membership AS m
+    WHERE m.segment_id = stage.segment_id AND m.context_hash = stage.context_hash
+      AND m.event_time = stage.event_time AND m.position = stage.position
+      AND m.xmin = pg_current_xact_id()::xid
+)
+GROUP BY stage.segment_id;
+
+-- name: find_segments
+SELECT segment.id, environment.key AS environment, segment.key, context_kind, cohort_name, cohort_url
+FROM segment JOIN environment ON environment.id = segment.environment_id
+JOIN unnest($1::text[], $2::text[]) AS wanted (environment, key)
+  ON wanted.environment = environment.key AND wanted.key = segment.key;
+
+-- name: create_environments
+INSERT INTO environment (key)
+SELECT DISTINCT wanted.key FROM unnest($1::text[]) AS wanted (key)
+WHERE NOT EXISTS (SELECT FROM environment WHERE environment.key = wanted.key)
+ON CONFLICT DO NOTHING;
+
+-- name: create_segments
+-- The first record that is stored fixes the context kind; whoever loses the race takes what is there.
+INSERT INTO segment (environment_id, key, context_kind, integration, cohort_id, cohort_name, cohort_url, name,
+                     cohort_event_time, cohort_position)
+SELECT environment.id, wanted.key, wanted.context_kind, wanted.integration, wanted.cohort_id, wanted.cohort_name,
+       wanted.cohort_url, coalesce(wanted.cohort_name, wanted.key), wanted.event_time, wanted.position
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
+            $9::bigint[])
+  AS wanted (environment, key, context_kind, integration, cohort_id, cohort_name, cohort_url, event_time, position)
+JOIN environment ON environment.key = wanted.environment
+ORDER BY environment.id, wanted.key
+ON CONFLICT (environment_id, key) DO NOTHING;
+
+-- name: rename_segment
+-- The tool renamed its cohort. What a person edited stays, and an older record never renames back.
+UPDATE segment
+SET cohort_name = coalesce($2, cohort_name), cohort_url = coalesce($3, cohort_url),
+    name = CASE WHEN name_edited_at IS NULL THEN coalesce($2, name) ELSE name END,
+    cohort_event_time = $4, cohort_position = $5
+WHERE id = $1 AND (cohort_event_time, cohort_position) < ($4, $5);
+
+-- name: find_topics
+SELECT name, id FROM topic;
+
+-- name: lock_topics
+-- Ids must stay below 512, so they are given out one at a time and not by a sequence, which would skip some.
+LOCK TABLE topic IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: create_topic
+INSERT INTO topic (id, name) SELECT coalesce(max(id), 0) + 1, $1 FROM topic ON CONFLICT (name) DO NOTHING;
+
+-- name: lock_migrations
+-- The number is ours by convention: "cohort-sync" has no other advisory lock with it.
+SELECT pg_advisory_lock(5078267346);
+
+-- name: unlock_migrations
+SELECT pg_advisory_unlock(5078267346);
+
+-- name: have_migrations
+SELECT to_regclass('schema_migration') IS NOT NULL;
+
+-- name: create_migrations
+CREATE TABLE IF NOT EXISTS schema_migration (name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());
+
+-- name: applied_migrations
+SELECT name FROM schema_migration;
+
+-- name: record_migration
+INSERT INTO schema_migration (name) VALUES ($1);
+
+-- name: have_citus
+SELECT to_regclass('pg_dist_partition') IS NOT NULL;
+
+-- name: citus_distributes_us
+SELECT EXISTS (
+    SELECT FROM pg_dist_partition
+    WHERE logicalrelid IN (to_regclass('membership'), to_regclass('segment'), to_regclass('environment'),
+                           to_regclass('topic'))
+);
+
+-- name: horizon_age_s
+-- How old the oldest writing transaction is. It holds the horizon back, whatever its database.
+SELECT coalesce(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float8
+FROM pg_stat_activity WHERE backend_xid IS NOT NULL;
+
+-- name: count_segments
+SELECT count(*) FROM segment;
+
+-- name: list_segments
+SELECT segment.id, environment.key AS environment, segment.key, context_kind, integration, cohort_id, cohort_name,
+       cohort_url, name, description, tags, generation, included_count, created_at, last_change_at
+FROM segment JOIN environment ON environment.id = segment.environment_id
+WHERE $1::text IS NULL OR environment.key = $1
+ORDER BY environment.key, segment.key;
+
+-- name: segments_named
+SELECT segment.id, environment.key AS environment, segment.key, context_kind, integration, cohort_id, cohort_name,
+       cohort_url, name, description, tags, generation, included_count, created_at, last_change_at
+FROM segment JOIN environment ON environment.id = segment.environment_id
+WHERE segment.key = $1 AND ($2::text IS NULL OR environment.key = $2)
+ORDER BY environment.key;
+
+-- name: list_members
+-- What is older than its segment's clearing is out by the clearing's version.
+SELECT context_key, included AND NOT cleared AS included,
+       CASE WHEN cleared THEN cleared_event_time ELSE event_time END AS event_time,
+       CASE WHEN cleared THEN cleared_position ELSE position END AS position
+FROM (
+    SELECT m.*, s.cleared_event_time, s.cleared_position,
+           (m.event_time, m.position) < (s.cleared_event_time, s.cleared_position) AS cleared
+    FROM membership AS m JOIN segment AS s ON s.id = m.segment_id
+    WHERE m.segment_id = $1
+) AS known
+WHERE $2::bool OR (included AND NOT cleared)
+ORDER BY context_hash;
+
+-- name: count_members
+SELECT count(*) FROM membership AS m JOIN segment AS s ON s.id = m.segment_id
+WHERE m.segment_id = $1
+  AND ($2::bool OR (m.included AND (m.event_time, m.position) >= (s.cleared_event_time, s.cleared_position)));
+
+-- name: find_member
+SELECT context_key, included AND NOT cleared AS included,
+       CASE WHEN cleared THEN cleared_event_time ELSE event_time END AS event_time,
+       CASE WHEN cleared THEN cleared_position ELSE position END AS position
+FROM (
+    SELECT m.*, s.cleared_event_time, s.cleared_position,
+           (m.event_time, m.position) < (s.cleared_event_time, s.cleared_position) AS cleared
+    FROM membership AS m JOIN segment AS s ON s.id = m.segment_id
+    WHERE m.segment_id = $1 AND m.context_hash = $2
+) AS known;
+
+-- name: topic_names
+SELECT id, name FROM topic;

@@ -1,0 +1,65 @@
+"""Real servers for the tests: started once, on free ports, stopped by process id; a database and topics for each test."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from deploy.local.servers import Kafka, Postgres, start_kafka, start_postgres
+from stores.postgres.migrating import migrate
+from tests.stores import MemoryStoreUnderTest, PostgresStoreUnderTest, StoreUnderTest
+from tests.worker_process import Bench
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    server = start_kafka(tmp_path_factory.mktemp("kafka"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    server = start_postgres(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def empty_database(postgres: Postgres) -> AsyncIterator[str]:
+    """The DSN of a new database without a schema."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    admin = await asyncpg.connect(postgres.dsn)
+    await admin.execute(f"CREATE DATABASE {name}")
+    yield f"{postgres.dsn.rsplit('/', 1)[0]}/{name}"
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+@pytest.fixture
+async def database(empty_database: str) -> str:
+    """The DSN of a new database with the schema."""
+    await migrate(empty_database)
+    return empty_database
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[StoreUnderTest]:
+    """Each segment store in turn."""
+    if request.param == "memory":
+        yield MemoryStoreUnderTest()
+        return
+    dsn = request.getfixturevalue("database")
+    async with PostgresStoreUnderTest(dsn) as postgres_store:
+        yield postgres_store
+
+
+@pytest.fixture
+async def bench(kafka: Kafka, database: str, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Topics, a database and a configuration of this test's own, and the workers that it starts."""
+    async with Bench(kafka.bootstrap_servers, database, tmp_path) as own:
+        yield own

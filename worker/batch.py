@@ -1,0 +1,107 @@
+"""The open batch: what was decoded and waits to be written, and the policy that says when it is time.
+
+Pure: the clock is an argument, nothing is awaited.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+from consumers.dead_letter import DeadLetter
+from consumers.errors import Ignored, Reason
+from consumers.feeds import Feed
+from consumers.normalize import Normalized
+from consumers.record import Origin, Record, TopicPartition
+from stores.model import DeltaGroup
+
+
+class BatchPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch is due when it holds so many deltas, so many bytes of records, or a record that waited so long."""
+
+    max_deltas: int = 20_000
+    max_bytes: int = 16 << 20
+    max_wait_s: float = 0.5
+
+    def is_full(self, batch: Batch) -> bool:
+        """Whether the batch should take no more."""
+        return batch.deltas >= self.max_deltas or batch.records >= self.max_deltas or batch.bytes >= self.max_bytes
+
+    def trigger(self, batch: Batch, now: float) -> str | None:
+        """Which limit is reached: `count`, `bytes`, `age`, or None while there is room and time."""
+        if self.is_full(batch):
+            return "bytes" if batch.bytes >= self.max_bytes else "count"
+        if batch.records and now - batch.opened_at >= self.max_wait_s:
+            return "age"
+        return None
+
+    def wait_s(self, batch: Batch, now: float) -> float:
+        """How long until age alone makes the batch due; the whole wait for one that is empty."""
+        return max(0.0, self.max_wait_s - (now - batch.opened_at)) if batch.records else self.max_wait_s
+
+
+class Batch:
+    """Records that will be made durable together, with the next offsets that say so afterwards."""
+
+    def __init__(self) -> None:
+        self.opened_at = 0.0
+        self.records = 0
+        self.deltas = 0
+        self.bytes = 0
+        self.groups: list[DeltaGroup] = []
+        self.sources: dict[int, tuple[Record, Origin]] = {}
+        """By position, the record of each group: should one of its deltas fail later, it is a dead letter."""
+        self.dead_letters: list[DeadLetter] = []
+        self.next_offsets: dict[TopicPartition, int] = {}
+        self.timestamps_ms: dict[TopicPartition, int] = {}
+        """The record time of the last record of each partition."""
+        self.arrivals: Counter[tuple[str, int]] = Counter()
+        """How many records each feed has of each record time (ms)."""
+        self.ignored: Counter[Ignored] = Counter()
+        self.rejects: Counter[tuple[str, Reason]] = Counter()
+        """How many members, or whole records, were rejected, by integration and reason."""
+        self.conflicts = 0
+        self.future_event_times = 0
+
+    def add(self, feed: Feed, record: Record, origin: Origin, normalized: Normalized, now: float) -> None:
+        """Takes in what a record means. A record that means nothing still moves the offset."""
+        self._count(feed, record, now)
+        if normalized.groups:
+            self.groups += normalized.groups
+            self.sources[normalized.groups[0].version.position] = (record, origin)
+            self.deltas += sum(map(len, normalized.groups))
+        for reject in normalized.rejects:
+            self.rejects[feed.format, reject.reason] += 1
+        if normalized.rejects:
+            self.dead_letters += rejected_members(record, origin, normalized)
+        if normalized.ignored:
+            self.ignored[normalized.ignored] += 1
+        self.conflicts += normalized.conflicts
+        self.future_event_times += normalized.future_event_time
+
+    def add_dead_letter(self, feed: Feed, letter: DeadLetter, now: float) -> None:
+        """Takes in a record that can never become deltas."""
+        self._count(feed, letter.record, now)
+        self.dead_letters.append(letter)
+        self.rejects[feed.format, letter.reason] += 1
+
+    def _count(self, feed: Feed, record: Record, now: float) -> None:
+        if not self.records:
+            self.opened_at = now
+        self.records += 1
+        self.bytes += len(record.value) if record.value else 0
+        tp = TopicPartition(record.topic, record.partition)
+        self.next_offsets[tp] = record.offset + 1
+        self.timestamps_ms[tp] = record.timestamp_ms
+        self.arrivals[feed.name, record.timestamp_ms] += 1
+
+
+def rejected_members(record: Record, origin: Origin, normalized: Normalized) -> list[DeadLetter]:
+    """One dead letter for each reason, with the places of the members that were rejected for it."""
+    letters = []
+    for reason in dict.fromkeys(reject.reason for reject in normalized.rejects):
+        rejects = [reject for reject in normalized.rejects if reject.reason is reason]
+        places = tuple(reject.place for reject in rejects if reject.place is not None)
+        letters.append(DeadLetter(record, origin, reason, rejects[0].detail, places or None))
+    return letters

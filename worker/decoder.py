@@ -1,0 +1,98 @@
+"""The decoder: puts what a record means into the open batch. Nothing is awaited here but the ids of new topics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from consumers.dead_letter import DeadLetter
+from consumers.errors import InvalidRecord
+from consumers.feeds import Feed
+from consumers.normalize import Normalized, Normalizer
+from consumers.record import Origin, Record, origin_of
+from stores.base import SegmentStore
+from stores.model import Position
+from worker.backoff import until_available
+from worker.batch import Batch
+from worker.dead_letter_guard import DeadLetterGuard
+from worker.instruments import Instruments
+
+RECORD_COST_BYTES = 1_000
+"""What a record costs to decode beside its value, in bytes of value."""
+
+
+class TopicUnknownError(Exception):
+    """The id of this topic must be learned from the store before its records can be versioned."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic)
+        self.topic = topic
+
+
+class Decoder:
+    """Normalizes records of all feeds into batches."""
+
+    def __init__(
+        self,
+        *,
+        feeds: Sequence[Feed],
+        normalizer: Normalizer,
+        store: SegmentStore,
+        guard: DeadLetterGuard,
+        instruments: Instruments,
+    ) -> None:
+        self._feeds = feeds
+        self._normalizer = normalizer
+        self._store = store
+        self._guard = guard
+        self._metrics, self._health = instruments
+        self._feed_of: dict[str, Feed] = {}
+        self._topic_ids: dict[str, int] = {}
+
+    @property
+    def held_topics(self) -> set[str]:
+        """Topics that are no longer read because they mostly yield dead letters."""
+        return self._guard.held_topics
+
+    async def learn(self, topic: str) -> None:
+        """Asks the store for the topic's id, as long as it takes."""
+        self._topic_ids[topic] = await until_available(self._health, "postgres", lambda: self._store.topic_id(topic))
+
+    def decode(self, record: Record, batch: Batch) -> bool:
+        """Adds one record to the batch. True when its topic is held from now on.
+
+        Raises `TopicUnknownError`, and then the batch is as it was.
+        """
+        feed = self._feed(record.topic)
+        origin = Origin(record.topic, record.partition, record.offset, record.timestamp_ms)
+        try:
+            if record.headers:
+                origin = origin_of(record)
+            position = self._position(origin)
+            normalized = self._normalizer.normalize(record, feed, origin=origin, position=position)
+        except InvalidRecord as exc:
+            letter = DeadLetter(record, origin, exc.reason, exc.detail)
+            batch.add_dead_letter(feed, letter, time.monotonic())
+            return self._guard.observe(record.topic, 1.0)
+        batch.add(feed, record, origin, normalized, time.monotonic())
+        return self._guard.observe(record.topic, _rejected_share(normalized))
+
+    def cost(self, record: Record) -> int:
+        """How much decoding this record holds the event loop, in bytes."""
+        return RECORD_COST_BYTES + len(record.value or b"")
+
+    def _feed(self, topic: str) -> Feed:
+        feed = self._feed_of.get(topic)
+        if feed is None:
+            feed = self._feed_of[topic] = next(feed for feed in self._feeds if feed.carries(topic))
+        return feed
+
+    def _position(self, origin: Origin) -> int:
+        topic_id = self._topic_ids.get(origin.topic)
+        if topic_id is None:
+            raise TopicUnknownError(origin.topic)
+        return Position(topic_id, origin.partition, origin.offset).pack()
+
+
+def _rejected_share(normalized: Normalized) -> float:
+    return len(normalized.rejects) / max(1, normalized.members) if normalized.rejects else 0.0

@@ -1,0 +1,62 @@
+"""Delivery: everything of a batch becomes durable, as memberships or as dead letters."""
+
+from __future__ import annotations
+
+from consumers.dead_letter import DeadLetter, DeadLetterProducer
+from consumers.errors import Reason
+from stores.model import DeltaGroup
+from worker.backoff import until_available
+from worker.batch import Batch
+from worker.instruments import Instruments
+from worker.segments import SegmentResolver
+from worker.writer import BatchWriter, RefusedDelta
+
+
+class Delivery:
+    """Returns when nothing of a batch can be lost any more, however long the store or Kafka take."""
+
+    def __init__(
+        self,
+        *,
+        segments: SegmentResolver,
+        writer: BatchWriter,
+        dead_letters: DeadLetterProducer,
+        instruments: Instruments,
+    ) -> None:
+        self._segments = segments
+        self._writer = writer
+        self._dead_letters = dead_letters
+        self._metrics, self._health = instruments
+
+    async def deliver(self, batch: Batch) -> None:
+        """Resolves the segments, writes the deltas, and sends what was rejected on the way to the dead letters."""
+        letters = list(batch.dead_letters)
+        if batch.groups:
+            with self._metrics.stage("resolve"):
+                resolved = await until_available(
+                    self._health, "postgres", lambda: self._segments.resolve(batch.groups)
+                )
+            with self._metrics.stage("write"):
+                written = await self._writer.write(resolved.deltas)
+            self._metrics.deltas_stored(resolved.deltas, written.stale)
+            letters += [self._mismatch(batch, group) for group in resolved.mismatched]
+            letters += [self._refusal(batch, refused) for refused in written.refused]
+        if letters:
+            with self._metrics.stage("dead_letter"):
+                await until_available(
+                    self._health, "dead_letter_topic", lambda: self._dead_letters.send(letters)
+                )
+            self._metrics.dead_letters_sent(letters)
+
+    def _mismatch(self, batch: Batch, group: DeltaGroup) -> DeadLetter:
+        detail = f"{group.segment.key} holds contexts of another kind than {group.context_kind}"
+        return self._rejected(batch, group, Reason.CONTEXT_KIND_MISMATCH, detail)
+
+    def _refusal(self, batch: Batch, refused: RefusedDelta) -> DeadLetter:
+        detail = f"PostgreSQL gave SQLSTATE {refused.sqlstate}"
+        return self._rejected(batch, refused.group, Reason.STORE_REJECTED, detail)
+
+    def _rejected(self, batch: Batch, group: DeltaGroup, reason: Reason, detail: str) -> DeadLetter:
+        self._metrics.delta_rejected(group, reason)
+        record, origin = batch.sources[group.version.position]
+        return DeadLetter(record, origin, reason, detail, tuple(group.places))

@@ -1,0 +1,123 @@
+"""The kinds of values that settings have: secrets, files, topics, URLs. Each says what is wrong with a bad one.
+
+No error text quotes a value, since that could be a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr, ValidationInfo
+
+from stores.model import is_context_kind
+
+SECRET_FILE_BYTES = 65_536
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+class SecretFile(SecretStr):
+    """A secret that was read from a file when the process started."""
+
+    def __init__(self, path: Path, secret: str) -> None:
+        super().__init__(secret)
+        self.path = path
+
+
+def masked_url(url: str) -> str:
+    """The URL without its password, wherever it stands: what may be shown to people."""
+    url = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"(password=)[^&]*", r"\1***", url)
+
+
+def _resolved(path: object, info: ValidationInfo) -> Path:
+    """Relative paths start at the folder of the configuration file."""
+    if not isinstance(path, (str, Path)) or not str(path):
+        raise ValueError("should be the path of a file or folder")
+    folder = (info.context or {}).get("folder", Path())
+    return Path(folder) / Path(path).expanduser()
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(SECRET_FILE_BYTES)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text file in UTF-8") from None
+    except OSError as exc:
+        raise ValueError(f"{path} cannot be read: {exc.strerror}") from None
+
+
+def _secret_file(path: object, info: ValidationInfo) -> SecretFile:
+    if isinstance(path, SecretFile):
+        return path
+    resolved = _resolved(path, info)
+    secret = _read(resolved).strip()
+    if not secret:
+        raise ValueError(f"{resolved} is empty: it should hold the secret and nothing else")
+    return SecretFile(resolved, secret)
+
+
+def _file(path: object, info: ValidationInfo) -> Path:
+    resolved = _resolved(path, info)
+    _read(resolved)
+    return resolved
+
+
+def _folder(path: object, info: ValidationInfo) -> Path:
+    resolved = _resolved(path, info)
+    if not resolved.is_dir():
+        raise ValueError(f"{resolved} is not a folder")
+    return resolved
+
+
+def _topic(name: str) -> str:
+    if not _TOPIC.fullmatch(name) or name in (".", ".."):
+        raise ValueError("is not a name that Kafka takes for a topic: letters, digits, '.', '_' and '-', at most 249")
+    return name
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as exc:
+        raise ValueError(f"is not a regular expression: {exc}") from None
+    return text
+
+
+def _context_kind(name: str) -> str:
+    if not is_context_kind(name):
+        raise ValueError("is not a context kind: letters, digits, '.', '_' and '-', and neither 'kind' nor 'multi'")
+    return name
+
+
+def _postgres_url(dsn: SecretStr) -> SecretStr:
+    if not dsn.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("should begin with postgresql://, as in postgresql://user:password@host:5432/database")
+    return dsn
+
+
+def _dsn_file(path: object, info: ValidationInfo) -> SecretFile:
+    secret = _secret_file(path, info)
+    try:
+        _postgres_url(secret)
+    except ValueError as exc:
+        raise ValueError(f"what is in {secret.path} {exc}") from None
+    return secret
+
+
+_SHOW_PATH = PlainSerializer(lambda file: file and str(file.path), return_type=str | None)
+_SHOW_URL = PlainSerializer(lambda url: url and masked_url(url.get_secret_value()), return_type=str | None)
+
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+TopicName = Annotated[str, AfterValidator(_topic)]
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(_pattern)]
+ContextKind = Annotated[str, AfterValidator(_context_kind)]
+ReadableFile = Annotated[Path, BeforeValidator(_file)]
+Folder = Annotated[Path, BeforeValidator(_folder)]
+SecretFromFile = Annotated[SecretFile, BeforeValidator(_secret_file), _SHOW_PATH]
+DsnFromFile = Annotated[SecretFile, BeforeValidator(_dsn_file), _SHOW_PATH]
+Dsn = Annotated[SecretStr, AfterValidator(_postgres_url), _SHOW_URL]
+Url = Annotated[SecretStr, _SHOW_URL]
