@@ -5,7 +5,8 @@ from __future__ import annotations
 from consumers import values
 from consumers.amplitude_traits import INTEGRATION, PREFIX, TEMPLATE_PREFIX, TraitCohort, cohort_in
 from consumers.errors import Ignored, InvalidValue, Reason
-from consumers.segment_event import Event, Memberships, properties_of
+from consumers.segment_event import Event, Memberships
+from consumers.values import properties_of
 from stores.model import Cohort
 
 _SENDER = "amplitude cohort sync"

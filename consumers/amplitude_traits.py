@@ -12,6 +12,7 @@ from typing import NamedTuple
 INTEGRATION = "amplitude"
 PREFIX = "[Amplitude] "
 TEMPLATE_PREFIX = "amplitude_"
+TRAIT_CHARACTERS = 2048
 
 _ID = r"(?P<id>[A-Za-z0-9.-]{1,64})"
 _FORMS = (
@@ -30,6 +31,8 @@ class TraitCohort(NamedTuple):
 
 def cohort_in(trait: str) -> TraitCohort | None:
     """The cohort that the name of this trait names, or None."""
+    if len(trait) > TRAIT_CHARACTERS:
+        return None
     text = trait.removeprefix(PREFIX)
     for form in _FORMS:
         found = form.fullmatch(text)

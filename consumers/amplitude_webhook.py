@@ -21,7 +21,7 @@ from consumers.event_times import from_epoch_seconds
 from consumers.feeds import Feed, Limits
 from consumers.parsed import Changes, Collector, Parsed
 from consumers.rules import Rules
-from consumers.values import MISSING
+from consumers.values import MISSING, properties_of
 from stores.model import Cohort
 
 
@@ -58,43 +58,43 @@ class AmplitudeWebhook:
 
     def parse(self, value: bytes, feed: Feed, rules: Rules) -> Parsed:
         """The changes of one record. What is promised is said at `consumers.formats.Format`."""
+        return self.parse_columns(value, feed, rules) or self.parse_each(value, feed, rules)
+
+    def parse_columns(self, value: bytes, feed: Feed, rules: Rules) -> Parsed | None:
+        """The short way: all users at once, or None where they are not all good."""
         environment = rules.environment(MISSING, feed)
-        return _parse_columns(value, environment, feed, rules) or _parse_each(value, environment, feed, rules)
+        try:
+            payload = _DECODER.decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+        keys = values.context_keys([user.user_id for user in payload.users], rules.limits.context_key_bytes)
+        if not keys:
+            return None
+        heading = _heading(partial(getattr, payload), feed)
+        return Parsed(
+            environment=environment,
+            context_kind=feed.context_kind,
+            changes=[Changes(heading.cohort, heading.included, keys, range(len(keys)), heading.event_time_us)],
+            members=len(keys),
+        )
 
-
-def _parse_columns(value: bytes, environment: str | None, feed: Feed, rules: Rules) -> Parsed | None:
-    """All users at once, or None where they are not all good."""
-    try:
-        payload = _DECODER.decode(value)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    keys = values.context_keys([user.user_id for user in payload.users], rules.limits.context_key_bytes)
-    if not keys:
-        return None
-    heading = _heading(partial(getattr, payload), feed)
-    return Parsed(
-        environment=environment,
-        context_kind=feed.context_kind,
-        changes=[Changes(heading.cohort, heading.included, keys, range(len(keys)), heading.event_time_us)],
-        members=len(keys),
-    )
-
-
-def _parse_each(value: bytes, environment: str | None, feed: Feed, rules: Rules) -> Parsed:
-    document = decode(value)
-    collector = Collector()
-    if isinstance(document, list):
-        members = document
-        _collect_bodies(collector, members, rules.limits)
-    elif isinstance(document, dict):
-        members = member_list(document.get("users", MISSING), "/users")
-        if members:
-            _collect_users(collector, members, _heading(partial(_property, document), feed), rules.limits)
-    else:
-        raise InvalidRecord(Reason.PAYLOAD_INVALID, "the value is neither a JSON object nor a list")
-    if not members:
-        return Parsed(ignored=Ignored.NO_MEMBERS)
-    return collector.parsed(environment=environment, context_kind=feed.context_kind, members=len(members))
+    def parse_each(self, value: bytes, feed: Feed, rules: Rules) -> Parsed:
+        """The long way, user by user, for any payload."""
+        environment = rules.environment(MISSING, feed)
+        document = decode(value)
+        collector = Collector()
+        if isinstance(document, list):
+            members = document
+            _collect_bodies(collector, members, rules.limits)
+        elif isinstance(document, dict):
+            members = member_list(document.get("users", MISSING), "/users")
+            if members:
+                _collect_users(collector, members, _heading(partial(_property, document), feed), rules.limits)
+        else:
+            raise InvalidRecord(Reason.PAYLOAD_INVALID, "the value is neither a JSON object nor a list")
+        if not members:
+            return Parsed(ignored=Ignored.NO_MEMBERS)
+        return collector.parsed(environment=environment, context_kind=feed.context_kind, members=len(members))
 
 
 def _heading(read: Callable[[str], object], feed: Feed) -> _Heading:
@@ -113,39 +113,37 @@ def _property(document: dict[str, object], name: str) -> object:
 def _collect_users(collector: Collector, users: list[object], heading: _Heading, limits: Limits) -> None:
     for place, user in enumerate(users):
         try:
-            key = _context_key(user, f"/users/{place}", limits)
+            key = _context_key(user, limits)
         except InvalidValue as problem:
-            collector.reject(place, problem)
+            collector.reject(place, problem.within(f"/users/{place}"))
         else:
-            collector.add(
-                place, heading.cohort, key, included=heading.included, event_time_us=heading.event_time_us
-            )
+            collector.add(place, heading.cohort, key, included=heading.included, event_time_us=heading.event_time_us)
 
 
 def _collect_bodies(collector: Collector, bodies: list[object], limits: Limits) -> None:
     for place, body in enumerate(bodies):
         try:
-            key = _context_key(body, f"/{place}", limits)
-            for cohort, included in _memberships(body, f"/{place}"):
+            key = _context_key(body, limits)
+            for cohort, included in _memberships(body):
                 collector.add(place, cohort, key, included=included)
         except InvalidValue as problem:
-            collector.reject(place, problem)
+            collector.reject(place, problem.within(f"/{place}"))
 
 
-def _context_key(user: object, at: str, limits: Limits) -> str:
+def _context_key(user: object, limits: Limits) -> str:
     if not isinstance(user, dict):
-        raise InvalidValue(Reason.MEMBER_INVALID, f"{at} is not an object")
-    return values.context_key(user.get("user_id", MISSING), f"{at}/user_id", limits.context_key_bytes)
+        raise InvalidValue(Reason.MEMBER_INVALID, "it is not an object")
+    return values.context_key(user.get("user_id", MISSING), "/user_id", limits.context_key_bytes)
 
 
-def _memberships(body: object, at: str) -> list[tuple[Cohort, bool]]:
+def _memberships(body: object) -> list[tuple[Cohort, bool]]:
     """Every cohort that a property of this body names, and whether its user is in."""
-    properties = body if isinstance(body, dict) else {}
-    found = [
-        (Cohort(INTEGRATION, named.cohort_id, named.name), values.membership(value, f"{at}: its {TEMPLATE_PREFIX}… property"))
-        for name, value in properties.items()
-        if name.startswith(TEMPLATE_PREFIX) and (named := cohort_in(name))
-    ]
+    found = []
+    for name, value in properties_of(body).items():
+        named = cohort_in(name) if name.startswith(TEMPLATE_PREFIX) else None
+        if named is not None:
+            included = values.membership(value, f"its property {TEMPLATE_PREFIX}<name>_<id>")
+            found.append((Cohort(INTEGRATION, named.cohort_id, values.cohort_name(named.name)), included))
     if not found:
-        raise InvalidValue(Reason.COHORT_ID_MISSING, f"{at} has no property {TEMPLATE_PREFIX}<name>_<id>")
+        raise InvalidValue(Reason.COHORT_ID_MISSING, f"it has no property {TEMPLATE_PREFIX}<name>_<id>")
     return found

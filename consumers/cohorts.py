@@ -24,9 +24,7 @@ def cohort_of_record(integration: str, feed: Feed, named: Named, pointer: str) -
     return Cohort(integration, values.cohort_id(cohort_id, pointer), values.cohort_name(name), values.cohort_url(url))
 
 
-def cohort_of_member(
-    shared: Cohort | InvalidValue, integration: str, named: Named, pointer: str
-) -> Cohort:
+def cohort_of_member(shared: Cohort | InvalidValue, integration: str, named: Named, pointer: str) -> Cohort:
     """The cohort of one member, where `shared` is the record's or what is wrong with that.
 
     An id of its own always wins, and one that is unusable is never replaced by the record's: that could be another
@@ -34,13 +32,15 @@ def cohort_of_member(
     """
     cohort_id, name, url = named
     if cohort_id is not MISSING and cohort_id is not None:
-        own = Cohort(integration, values.cohort_id(cohort_id, pointer), values.cohort_name(name), values.cohort_url(url))
+        own = Cohort(
+            integration, values.cohort_id(cohort_id, pointer), values.cohort_name(name), values.cohort_url(url)
+        )
     elif isinstance(shared, Cohort):
         own = Cohort(integration, shared.cohort_id, values.cohort_name(name), values.cohort_url(url))
     elif shared.reason is Reason.COHORT_ID_MISSING:
         raise InvalidValue(shared.reason, f"{pointer} is missing, and the record names no cohort either")
     else:
-        raise InvalidValue(shared.reason, shared.detail)
+        raise InvalidValue(shared.reason, f"it names no cohort, and of the record {shared.detail}")
     return merged(own, shared) if isinstance(shared, Cohort) and shared.cohort_id == own.cohort_id else own
 
 

@@ -15,6 +15,7 @@ from consumers.values import MISSING
 _BOM = b"\xef\xbb\xbf"
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STEP = {ord(bracket): 1 if bracket in "[{" else -1 for bracket in "[]{}"}
+_LEVELS_AT_ONCE = 4
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 # Floats come from `float`, so that 1e999 is infinity, which no rule takes, and does not cost the record.
@@ -28,7 +29,9 @@ def checked(value: bytes | None, limits: Limits) -> bytes:
     text = (value or b"").removeprefix(_BOM)
     if not text:
         raise InvalidRecord(Reason.VALUE_EMPTY, "the record has no value")
-    _check_encoding(text)
+    # A typed decoder skips over what it does not know without looking at its bytes.
+    if not text.isascii():
+        _check_utf8(text)
     if _is_deeper(text, limits.json_depth):
         raise InvalidRecord(Reason.JSON_TOO_DEEP, f"the value is nested deeper than {limits.json_depth} levels")
     return text
@@ -60,10 +63,7 @@ def not_json(problem: msgspec.DecodeError) -> InvalidRecord:
     return InvalidRecord(Reason.JSON_INVALID, f"the value is not valid JSON: {problem}")
 
 
-def _check_encoding(text: bytes) -> None:
-    # A typed decoder skips over what it does not know without looking at its bytes.
-    if text.isascii():
-        return
+def _check_utf8(text: bytes) -> None:
     try:
         text.decode("utf-8")
     except UnicodeDecodeError as exc:
@@ -73,20 +73,17 @@ def _check_encoding(text: bytes) -> None:
 def _is_deeper(text: bytes, limit: int) -> bool:
     """Whether brackets are nested deeper than this. Costs a table look-up a byte, as nearly all text is no bracket."""
     brackets = text.translate(None, _NOT_BRACKETS)
-    if len(brackets) <= limit or not _without_inner_levels(brackets, limit):
+    if len(brackets) <= limit or not _without_inner_levels(brackets):
         return False
-    # Only now is it worth the time to leave out the brackets inside strings.
+    # Only now is it worth the time to leave out the brackets inside strings, and to follow each of the others.
     brackets = _STRING.sub(b"", text).translate(None, _NOT_BRACKETS)
     return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > limit
 
 
-def _without_inner_levels(brackets: bytes, limit: int) -> bytes:
-    """What remains after removing empty pairs, which are the innermost level, that often. A flat batch takes two."""
-    for _ in range(limit):
-        remaining = brackets.replace(b"{}", b"").replace(b"[]", b"")
-        if len(remaining) in (0, len(brackets)):
-            return remaining
-        brackets = remaining
+def _without_inner_levels(brackets: bytes) -> bytes:
+    """What remains after removing empty pairs, which are the innermost level, a few times. A flat batch takes two."""
+    for _ in range(_LEVELS_AT_ONCE):
+        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
     return brackets
 
 
@@ -94,7 +91,9 @@ def _decode_with_huge_integers(value: bytes) -> object:
     """Decode a value with an integer of so many digits that Python refuses it: such a number is no use to any rule."""
     try:
         document: object = json.loads(value.decode(), parse_int=_integer_or_infinity, parse_constant=_refuse)
-        msgspec.json.encode(document)  # unlike the other decoder, this one lets lone surrogates pass
+        json.dumps(
+            document, ensure_ascii=False
+        ).encode()  # this decoder lets lone surrogates pass, this encoding does not
     except RecursionError:
         raise InvalidRecord(Reason.JSON_TOO_DEEP, "the value is nested too deep to be decoded") from None
     except ValueError:

@@ -94,3 +94,38 @@ class IgnoredRecord(Exception):  # noqa: N818 - not an error: the record is vali
     def __init__(self, reason: Ignored) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+SENTENCES: dict[Reason | Ignored, str] = {
+    Reason.VALUE_EMPTY: "The record has no value.",
+    Reason.RECORD_TOO_LARGE: "The record is larger than limits.record_bytes.",
+    Reason.JSON_INVALID: "The value is not valid JSON in UTF-8.",
+    Reason.JSON_TOO_DEEP: "The JSON is nested deeper than limits.json_depth.",
+    Reason.PAYLOAD_INVALID: "The JSON does not have the shape of the feed's format.",
+    Reason.ORIGIN_INVALID: "The headers that say where a replayed record first arrived are incomplete or malformed.",
+    Reason.INTEGRATION_UNKNOWN: "Neither the header nor the feed names an integration that is known.",
+    Reason.ENVIRONMENT_MISSING: "Neither the payload, a header nor the feed names an environment.",
+    Reason.ENVIRONMENT_UNKNOWN: "The environment is none of those in the configuration.",
+    Reason.COHORT_ID_MISSING: "Nothing says which cohort it is about.",
+    Reason.COHORT_ID_INVALID: "The id of the cohort is neither text nor an integer, or blank, or too long.",
+    Reason.CONTEXT_KIND_INVALID: "The context kind has characters that no SDK accepts, or is a reserved word.",
+    Reason.CONTEXT_KIND_MISMATCH: "The segment has members of another context kind.",
+    Reason.NO_MEMBERS_FIELD: "The list of members is missing.",
+    Reason.MEMBER_LIST_INVALID: "The list of members is not a list.",
+    Reason.MEMBER_INVALID: "The member is not an object.",
+    Reason.CONTEXT_KEY_MISSING: "The member has no id.",
+    Reason.CONTEXT_KEY_INVALID: "The member's id is neither text nor an integer, or holds a NUL character.",
+    Reason.CONTEXT_KEY_BLANK: "The member's id is blank.",
+    Reason.CONTEXT_KEY_TOO_LONG: "The member's id is longer than limits.context_key_bytes.",
+    Reason.VALUE_MISSING: "Nothing says whether the member is in or out.",
+    Reason.VALUE_INVALID: "What should say whether the member is in or out says neither.",
+    Reason.MEMBERSHIP_VALUE_MISSING: "The event has no value under the name of its audience.",
+    Reason.UNKNOWN_ACTION: "The action is none that the integration has.",
+    Reason.STORE_REJECTED: "The store refuses this delta for its data.",
+    Ignored.COMPUTED_TRAIT: "The event is about a computed trait, not an audience.",
+    Ignored.NOT_AN_AUDIENCE: "The event is about no audience.",
+    Ignored.UNKNOWN_COMPUTATION_CLASS: "The event is about a computation that is no audience.",
+    Ignored.NO_MEMBERS: "The record lists nobody.",
+    Ignored.OTHER_ENVIRONMENT: "The record is for an environment that this worker does not serve.",
+}
+"""Each reason, said to a person."""

@@ -87,7 +87,9 @@ class _RequestParser(_Strict):
         if self.memberArrayPath is None:
             raise ValueError("/memberArrayPath is missing: nothing says where the members stand")
         if self.memberArrayParser.booleanMembershipPath is None:
-            raise ValueError("/memberArrayParser/booleanMembershipPath is missing: nothing says who is in and who is out")
+            raise ValueError(
+                "/memberArrayParser/booleanMembershipPath is missing: nothing says who is in and who is out"
+            )
         return self
 
     def paths(self) -> Paths:

@@ -40,9 +40,7 @@ class Normalizer:
         skip_unknown_environment: bool = False,
         formats: Formats | None = None,
     ) -> None:
-        self._rules = Rules(
-            limits=limits, environments=environments, skip_unknown_environment=skip_unknown_environment
-        )
+        self._rules = Rules(limits=limits, environments=environments, skip_unknown_environment=skip_unknown_environment)
         self._formats = formats or Formats()
 
     def normalize(self, record: Record, feed: Feed, *, origin: Origin, position: int) -> Normalized:
@@ -94,14 +92,10 @@ def _with_headers(feed: Feed, record: Record) -> Feed:
     integration, environment = record.header("integration"), record.header("environment")
     if not integration and not environment:
         return feed
-    return msgspec.structs.replace(
-        feed, format=integration or feed.format, environment=environment or feed.environment
-    )
+    return msgspec.structs.replace(feed, format=integration or feed.format, environment=environment or feed.environment)
 
 
 def _delta_group(changes: Changes, environment: str, context_kind: str, version: Version) -> DeltaGroup:
     cohort = changes.cohort
     segment = segment_of(environment, cohort.integration, cohort.cohort_id)
-    return DeltaGroup(
-        segment, cohort, context_kind, changes.included, version, changes.context_keys, changes.places
-    )
+    return DeltaGroup(segment, cohort, context_kind, changes.included, version, changes.context_keys, changes.places)

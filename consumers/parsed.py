@@ -9,6 +9,7 @@ import msgspec
 
 from consumers.cohorts import merged
 from consumers.errors import Ignored, InvalidRecord, Reject
+from consumers.segment_key import segment_key
 from stores.model import DEFAULT_CONTEXT_KIND, Cohort
 
 
@@ -27,6 +28,7 @@ class Change(NamedTuple):
     """One context of some `Changes`."""
 
     place: int
+    segment_key: str
     cohort: Cohort
     context_key: str
     included: bool
@@ -47,7 +49,14 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True):
     def in_order(self) -> Iterator[Change | Reject]:
         """Everything that would happen, in the order of the document."""
         each: list[Change | Reject] = [
-            Change(place, group.cohort, key, group.included, group.event_time_us)
+            Change(
+                place,
+                segment_key(group.cohort.integration, group.cohort.cohort_id),
+                group.cohort,
+                key,
+                group.included,
+                group.event_time_us,
+            )
             for group in self.changes
             for key, place in zip(group.context_keys, group.places, strict=True)
         ]

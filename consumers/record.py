@@ -77,4 +77,6 @@ def _number(part: str, text: str, limit: int) -> int:
 
 
 def _invalid(part: str) -> InvalidRecord:
-    return InvalidRecord(Reason.ORIGIN_INVALID, f"the header {ORIGINAL_PREFIX}{part} is missing, malformed or out of range")
+    return InvalidRecord(
+        Reason.ORIGIN_INVALID, f"the header {ORIGINAL_PREFIX}{part} is missing, malformed or out of range"
+    )

@@ -47,16 +47,18 @@ class RequestParser:
     def __init__(self, integration: str, paths: Paths) -> None:
         self.name = integration
         self._paths = paths
+        self._names = {name: str(path) for name, path in msgspec.structs.asdict(paths).items()}
         self._columns = _column_decoder(paths)
 
     def parse(self, value: bytes, feed: Feed, rules: Rules) -> Parsed:
         """The changes of one record. What is promised is said at `consumers.formats.Format`."""
-        columns = self._columns.decode(value) if self._columns else None
-        parsed = None if columns is None else self._parse_columns(columns, feed, rules)
-        return parsed or self._parse_each(value, feed, rules)
+        return self.parse_columns(value, feed, rules) or self.parse_each(value, feed, rules)
 
-    def _parse_columns(self, columns: Columns, feed: Feed, rules: Rules) -> Parsed | None:
-        """All members at once, or None where they are not all good and of one cohort."""
+    def parse_columns(self, value: bytes, feed: Feed, rules: Rules) -> Parsed | None:
+        """The short way: all members at once, or None where they are not all good and of one cohort."""
+        columns = self._columns.decode(value) if self._columns else None
+        if columns is None:
+            return None
         environment = rules.environment(columns.one("environment"), feed)
         kind = self._context_kind(columns.one("context_kind"), feed)
         keys = values.context_keys(columns.column("member_id"), rules.limits.context_key_bytes)
@@ -72,23 +74,26 @@ class RequestParser:
 
     def _common_cohort(self, columns: Columns, feed: Feed) -> Cohort | None:
         """The one cohort of all members. Its name and link are the first that any member has."""
-        ids, names, urls = (columns.column(name) for name in ("member_cohort_id", "member_cohort_name", "member_cohort_url"))
+        ids, names, urls = (
+            columns.column(name) for name in ("member_cohort_id", "member_cohort_name", "member_cohort_url")
+        )
         if len(set(ids)) > 1:
             return None
         named = columns.one("cohort_id"), columns.one("cohort_name"), columns.one("cohort_url")
-        shared = self._cohort_of_record(named, feed)
         try:
-            cohort = self._cohort_of_member(shared, (_first(ids), _first(names), _first(urls)), 0)
+            shared = self._cohort_of_record(named, feed)
+            cohort = self._cohort_of_member(shared, (_first(ids), _first(names), _first(urls)))
         except InvalidValue:
             return None
         return named_by_any(cohort, names, urls)
 
-    def _parse_each(self, value: bytes, feed: Feed, rules: Rules) -> Parsed:
+    def parse_each(self, value: bytes, feed: Feed, rules: Rules) -> Parsed:
+        """The long way, member by member, for any payload."""
         document = decode(value)
         if not isinstance(document, dict):
             raise InvalidRecord(Reason.PAYLOAD_INVALID, "the value is not a JSON object")
         environment = rules.environment(self._paths.environment.find(document), feed)
-        members = member_list(self._paths.members.find(document), str(self._paths.members))
+        members = member_list(self._paths.members.find(document), self._names["members"])
         if not members:
             return Parsed(ignored=Ignored.NO_MEMBERS)
         kind = self._context_kind(_find(self._paths.context_kind, document), feed)
@@ -102,43 +107,41 @@ class RequestParser:
         collector = Collector()
         for place, member in enumerate(members):
             try:
-                self._collect(collector, place, member, shared, rules)
+                self._collect(collector, place, member, shared, rules.limits.context_key_bytes)
             except InvalidValue as problem:
-                collector.reject(place, problem)
+                collector.reject(place, problem.within(f"{self._names['members']}/{place}"))
         return collector
 
     def _collect(
-        self, collector: Collector, place: int, member: object, shared: Cohort | InvalidValue, rules: Rules
+        self, collector: Collector, place: int, member: object, shared: Cohort | InvalidValue, max_bytes: int
     ) -> None:
-        """Add one member of the list. Raises `InvalidValue` where it cannot be used."""
-        paths, at = self._paths, f"{self._paths.members}/{place}"
+        """Add one member of the list. Raises `InvalidValue`, with pointers from the member on, where it cannot be used."""
         if not isinstance(member, dict):
-            raise InvalidValue(Reason.MEMBER_INVALID, f"{at} is not an object")
-        max_bytes = rules.limits.context_key_bytes
-        key = values.context_key(paths.member_id.find(member), f"{at}{paths.member_id}", max_bytes)
-        included = values.membership(paths.member_included.find(member), f"{at}{paths.member_included}")
+            raise InvalidValue(Reason.MEMBER_INVALID, "it is not an object")
+        paths, names = self._paths, self._names
+        key = values.context_key(paths.member_id.find(member), names["member_id"], max_bytes)
+        included = values.membership(paths.member_included.find(member), names["member_included"])
         named = (
             _find(paths.member_cohort_id, member),
             _find(paths.member_cohort_name, member),
             _find(paths.member_cohort_url, member),
         )
-        collector.add(place, self._cohort_of_member(shared, named, place), key, included=included)
+        collector.add(place, self._cohort_of_member(shared, named), key, included=included)
 
     def _context_kind(self, named: object, feed: Feed) -> str:
-        return values.context_kind(named, str(self._paths.context_kind), feed.context_kind)
+        return values.context_kind(named, self._names["context_kind"], feed.context_kind)
 
     def _cohort_of_record(self, named: Named, feed: Feed) -> Cohort | InvalidValue:
         """The cohort of the members that name none, or what is wrong with it where each member could name its own."""
         try:
-            return cohort_of_record(self.name, feed, named, str(self._paths.cohort_id))
+            return cohort_of_record(self.name, feed, named, self._names["cohort_id"])
         except InvalidValue as problem:
             if self._paths.member_cohort_id is None:
                 raise
             return problem
 
-    def _cohort_of_member(self, shared: Cohort | InvalidValue, named: Named, place: int) -> Cohort:
-        pointer = f"{self._paths.members}/{place}{self._paths.member_cohort_id}"
-        return cohort_of_member(shared, self.name, named, pointer)
+    def _cohort_of_member(self, shared: Cohort | InvalidValue, named: Named) -> Cohort:
+        return cohort_of_member(shared, self.name, named, self._names["member_cohort_id"])
 
 
 def _column_decoder(paths: Paths) -> ColumnDecoder | None:

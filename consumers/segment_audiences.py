@@ -12,8 +12,8 @@ from functools import lru_cache
 from consumers import values
 from consumers.errors import Ignored, InvalidValue, Reason
 from consumers.feeds import Feed
-from consumers.segment_event import Event, Personas, properties_of
-from consumers.values import MISSING
+from consumers.segment_event import Event, Personas
+from consumers.values import MISSING, properties_of
 from stores.model import Cohort
 
 INTEGRATION = "segment-audiences"

@@ -11,7 +11,7 @@ import msgspec
 from consumers import values
 from consumers.errors import InvalidValue, Reason
 from consumers.feeds import ContextKeyRule
-from consumers.values import MISSING
+from consumers.values import MISSING, properties_of
 from stores.model import Cohort
 
 
@@ -53,11 +53,6 @@ class Memberships(msgspec.Struct, frozen=True, gc=False):
 
 
 _Identifier = tuple[str, Callable[["Event"], object]]
-
-
-def properties_of(value: object) -> dict[str, object]:
-    """The traits or properties, where they are an object; otherwise none."""
-    return value if isinstance(value, dict) else {}
 
 
 def _email(event: Event) -> object:

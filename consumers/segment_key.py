@@ -22,7 +22,12 @@ _ENDS_LIKE_A_SLUG = re.compile(r".*--[a-z2-7]{16}", re.DOTALL)
 @lru_cache(maxsize=_CACHED_KEYS)
 def segment_of(environment: str, integration: str, cohort_id: str) -> SegmentKey:
     """The segment of this cohort in this environment. Two cohorts never share one."""
-    return SegmentKey(environment, f"{integration}-{_as_key(cohort_id)}")
+    return SegmentKey(environment, segment_key(integration, cohort_id))
+
+
+def segment_key(integration: str, cohort_id: str) -> str:
+    """The key of this cohort's segment in any environment."""
+    return f"{integration}-{_as_key(cohort_id)}"
 
 
 def _as_key(cohort_id: str) -> str:

@@ -69,22 +69,25 @@ def _parse_batch(batch: object, environment: str | None, feed: Feed, limits: Lim
     collector = Collector()
     ignored: list[Ignored] = []
     for place, item in enumerate(items):
-        problems: Sequence[InvalidValue] = ()
         try:
-            event = _event(item, Reason.MEMBER_INVALID)
-            found = _memberships(event, feed)
-            if isinstance(found, Ignored):
-                ignored.append(found)
-                continue
-            _collect(collector, place, event, found, context_key(event, feed.context_key, limits.context_key_bytes))
-            problems = found.problems
+            ignored += _collect_item(collector, place, item, feed, limits)
         except InvalidValue as problem:
-            problems = (problem,)
-        for problem in problems:
             collector.reject(place, problem.within(f"/batch/{place}"))
     if len(ignored) == len(items):
         return Parsed(ignored=ignored[0] if ignored else Ignored.NO_MEMBERS, members=len(items))
     return collector.parsed(environment=environment, context_kind=feed.context_kind, members=len(items))
+
+
+def _collect_item(collector: Collector, place: int, item: object, feed: Feed, limits: Limits) -> Sequence[Ignored]:
+    """Add one event of a batch, or give the reason to ignore it."""
+    event = _event(item, Reason.MEMBER_INVALID)
+    found = _memberships(event, feed)
+    if isinstance(found, Ignored):
+        return (found,)
+    _collect(collector, place, event, found, context_key(event, feed.context_key, limits.context_key_bytes))
+    for problem in found.problems:
+        collector.reject(place, problem.within(f"/batch/{place}"))
+    return ()
 
 
 def _collect(collector: Collector, place: int, event: Event, found: Memberships, key: str) -> None:
@@ -123,4 +126,6 @@ def _event(item: object, reason: Reason) -> Event:
     try:
         return msgspec.convert(item, Event)
     except msgspec.ValidationError:
-        raise InvalidValue(reason, "it is no Segment event: it, its /context or its /context/personas is not an object") from None
+        raise InvalidValue(
+            reason, "it is no Segment event: it, its /context or its /context/personas is not an object"
+        ) from None

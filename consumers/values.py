@@ -107,6 +107,11 @@ def context_kind(value: object, pointer: str, default: str) -> str:
     return value
 
 
+def properties_of(value: object) -> dict[str, object]:
+    """The properties of an object; none where it is something else."""
+    return value if isinstance(value, dict) else {}
+
+
 def _text_of(value: object, pointer: str, reason: Reason) -> str:
     if isinstance(value, str):
         text = value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -29,13 +28,12 @@ T = TypeVar("T")
 class WorkerProcess:
     """One `cohort-sync run`, as an operator would start it."""
 
-    def __init__(self, config: Path, *arguments: str, log: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(self, config: Path, *arguments: str, log: Path) -> None:
         self.log_file = log
         self._process = subprocess.Popen(
             [sys.executable, "-m", "worker", "run", "--config", str(config), *arguments],
             stdout=subprocess.DEVNULL,
             stderr=log.open("ab"),
-            env=os.environ | (env or {}),
             cwd=Path(__file__).parent.parent,
         )
 
@@ -147,9 +145,9 @@ class Bench:
         await admin.delete_topics([topic])
         await admin.close()
 
-    def start_worker(self, *arguments: str, env: dict[str, str] | None = None) -> WorkerProcess:
+    def start_worker(self, *arguments: str) -> WorkerProcess:
         log = self.folder / f"worker-{len(self._workers)}.log"
-        worker = WorkerProcess(self.config, *arguments, log=log, env=env)
+        worker = WorkerProcess(self.config, *arguments, log=log)
         self._workers.append(worker)
         return worker
 
@@ -203,6 +201,18 @@ class Bench:
     async def included(self) -> int:
         count: int = await self.sql.fetchval("SELECT count(*) FROM membership WHERE included")
         return count
+
+    async def writer_waits(self) -> bool:
+        """Whether a writer waits for a lock."""
+        waits: bool = await self.sql.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+            "AND datname = current_database() AND application_name = 'cohort-sync')"
+        )
+        return waits
+
+    async def reconnect(self) -> None:
+        """After the server was restarted."""
+        self.sql = await asyncpg.connect(self.dsn)
 
     async def dead_letters(self) -> list[dict[str, Any]]:
         """The headers of every dead letter, with its key and value."""

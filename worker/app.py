@@ -11,6 +11,7 @@ import structlog
 
 from consumers.dead_letter import DeadLetterProducer
 from consumers.feeds import Environments
+from consumers.formats import Formats
 from consumers.kafka import KafkaConsumer
 from consumers.normalize import Normalizer
 from stores.postgres.writing import PostgresStore
@@ -63,6 +64,7 @@ def compose(settings: Settings) -> Worker:
             environments=Environments(settings.environment_list()),
             limits=settings.record_limits(),
             skip_unknown_environment=settings.unknown_environment == "skip",
+            formats=Formats(settings.manifest_paths()),
         ),
         store=store,
         guard=DeadLetterGuard(

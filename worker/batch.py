@@ -10,7 +10,7 @@ from collections import Counter
 import msgspec
 
 from consumers.dead_letter import DeadLetter
-from consumers.errors import Ignored, Reason
+from consumers.errors import Ignored
 from consumers.feeds import Feed
 from consumers.normalize import Normalized
 from consumers.record import Origin, Record, TopicPartition
@@ -59,9 +59,6 @@ class Batch:
         self.arrivals: Counter[tuple[str, int]] = Counter()
         """How many records each feed has of each record time (ms)."""
         self.ignored: Counter[Ignored] = Counter()
-        self.rejects: Counter[tuple[str, Reason]] = Counter()
-        """How many members, or whole records, were rejected, by integration and reason."""
-        self.conflicts = 0
         self.future_event_times = 0
 
     def add(self, feed: Feed, record: Record, origin: Origin, normalized: Normalized, now: float) -> None:
@@ -71,20 +68,16 @@ class Batch:
             self.groups += normalized.groups
             self.sources[normalized.groups[0].version.position] = (record, origin)
             self.deltas += sum(map(len, normalized.groups))
-        for reject in normalized.rejects:
-            self.rejects[feed.format, reject.reason] += 1
         if normalized.rejects:
             self.dead_letters += rejected_members(record, origin, normalized)
         if normalized.ignored:
             self.ignored[normalized.ignored] += 1
-        self.conflicts += normalized.conflicts
         self.future_event_times += normalized.future_event_time
 
     def add_dead_letter(self, feed: Feed, letter: DeadLetter, now: float) -> None:
         """Takes in a record that can never become deltas."""
         self._count(feed, letter.record, now)
         self.dead_letters.append(letter)
-        self.rejects[feed.format, letter.reason] += 1
 
     def _count(self, feed: Feed, record: Record, now: float) -> None:
         if not self.records:

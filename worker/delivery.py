@@ -39,8 +39,8 @@ class Delivery:
             with self._metrics.stage("write"):
                 written = await self._writer.write(resolved.deltas)
             self._metrics.deltas_stored(resolved.deltas, written.stale)
-            letters += [self._mismatch(batch, group) for group in resolved.mismatched]
-            letters += [self._refusal(batch, refused) for refused in written.refused]
+            letters += [_mismatch(batch, group) for group in resolved.mismatched]
+            letters += [_refusal(batch, refused) for refused in written.refused]
         if letters:
             with self._metrics.stage("dead_letter"):
                 await until_available(
@@ -48,15 +48,17 @@ class Delivery:
                 )
             self._metrics.dead_letters_sent(letters)
 
-    def _mismatch(self, batch: Batch, group: DeltaGroup) -> DeadLetter:
-        detail = f"{group.segment.key} holds contexts of another kind than {group.context_kind}"
-        return self._rejected(batch, group, Reason.CONTEXT_KIND_MISMATCH, detail)
 
-    def _refusal(self, batch: Batch, refused: RefusedDelta) -> DeadLetter:
-        detail = f"PostgreSQL gave SQLSTATE {refused.sqlstate}"
-        return self._rejected(batch, refused.group, Reason.STORE_REJECTED, detail)
+def _mismatch(batch: Batch, group: DeltaGroup) -> DeadLetter:
+    detail = f"{group.segment.key} holds contexts of another kind than {group.context_kind}"
+    return _rejected(batch, group, Reason.CONTEXT_KIND_MISMATCH, detail)
 
-    def _rejected(self, batch: Batch, group: DeltaGroup, reason: Reason, detail: str) -> DeadLetter:
-        self._metrics.delta_rejected(group, reason)
-        record, origin = batch.sources[group.version.position]
-        return DeadLetter(record, origin, reason, detail, tuple(group.places))
+
+def _refusal(batch: Batch, refused: RefusedDelta) -> DeadLetter:
+    detail = f"PostgreSQL gave SQLSTATE {refused.sqlstate}"
+    return _rejected(batch, refused.group, Reason.STORE_REJECTED, detail)
+
+
+def _rejected(batch: Batch, group: DeltaGroup, reason: Reason, detail: str) -> DeadLetter:
+    record, origin = batch.sources[group.version.position]
+    return DeadLetter(record, origin, reason, detail, tuple(group.places))

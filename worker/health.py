@@ -6,28 +6,30 @@ Liveness is the loop's own progress and nothing else: a database that is down mu
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 PROGRESS_WITHIN_S = 30.0
-NEEDED = ("assignment", "postgres", "kafka", "dead_letter_topic")
-"""What readiness waits for. The dead letter topic counts as good until it was found missing."""
+NEEDED = ("assignment", "postgres", "kafka")
+"""What readiness waits for. Other checks count from their first result on."""
 
 
 class Health:
-    """The state of the worker's loop and of its dependencies."""
+    """The state of the worker's loop and of its dependencies. `needed` names what must have answered once."""
 
-    def __init__(self) -> None:
-        self._progress_at = time.monotonic()
-        self._checks: dict[str, str | None] = dict.fromkeys(NEEDED, "not reached yet") | {"dead_letter_topic": None}
+    def __init__(self, needed: Iterable[str] = NEEDED, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._progress_at: float | None = None
+        self._checks: dict[str, str | None] = dict.fromkeys(needed, "not reached yet")
         self._details: dict[str, Any] = {}
 
     def progress(self) -> None:
         """The loop has come round once more."""
-        self._progress_at = time.monotonic()
+        self._progress_at = self._clock()
 
     def stalled_s(self) -> float:
-        """How long ago that was."""
-        return time.monotonic() - self._progress_at
+        """How long ago that was; 0 while the loop has not begun, since a start may wait for a store as long as it takes."""
+        return 0.0 if self._progress_at is None else self._clock() - self._progress_at
 
     def check_passed(self, name: str) -> None:
         """This dependency answers."""
@@ -43,9 +45,11 @@ class Health:
 
     def live(self) -> tuple[bool, dict[str, Any]]:
         """Whether the loop makes progress, and the body that says so."""
-        stalled_s = self.stalled_s()
-        alive = stalled_s < PROGRESS_WITHIN_S
-        return alive, {"live": alive, "seconds_since_progress": round(stalled_s, 3)}
+        stalled_s = round(self.stalled_s(), 3)
+        if stalled_s < PROGRESS_WITHIN_S:
+            return True, {"live": True, "seconds_since_progress": stalled_s}
+        why = f"no progress for {stalled_s:.0f} s, expected within {PROGRESS_WITHIN_S:.0f} s"
+        return False, {"live": False, "seconds_since_progress": stalled_s, "why": why}
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether everything needed answers, and for each what is wrong."""

@@ -1,4 +1,8 @@
-"""The worker's own HTTP server: `/healthz`, `/readyz`, `/metrics`."""
+"""The process's own HTTP server: `/healthz`, `/readyz`, `/metrics`.
+
+It shares the event loop, so that an answer proves that the loop comes round. Whoever can reach it can cost little: headers,
+requests at a time and the life of a connection are bounded.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from worker.instruments import Instruments
 
@@ -21,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 STOP_TIMEOUT_S = 2
 CONCURRENT_REQUESTS = 50
+CONNECTION_LIFE_S = 15.0
+HEADER_BYTES = 16 << 10
 EXPOSITION_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -35,11 +42,15 @@ class HttpServer:
         self._socket = _bound(host, port)
         config = uvicorn.Config(
             _application(instruments),
+            http=_BriefConnection,
+            ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
+            server_header=False,
+            headers=[("connection", "close")],
             limit_concurrency=CONCURRENT_REQUESTS,
-            timeout_keep_alive=5,
+            h11_max_incomplete_event_size=HEADER_BYTES,
             timeout_graceful_shutdown=STOP_TIMEOUT_S,
         )
         self._server = _Server(config)
@@ -62,16 +73,33 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _BriefConnection(H11Protocol):
+    """One request, and a few seconds for all of it: uvicorn itself would wait for headers for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's own has it so
+        super().connection_made(transport)
+        self._end = self.loop.call_later(CONNECTION_LIFE_S, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end.cancel()
+        super().connection_lost(exc)
+
+
 def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """A socket that listens there; from now on nobody's connection is refused."""
+    bound: socket.socket | None = None
     try:
-        bound.bind((host, port))
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen()
     except OSError as exc:
-        bound.close()
-        message = f"http.host and http.port: {host}:{port} can't be used ({exc.strerror}); 0 takes a free port"
-        raise PortTakenError(message) from None
+        if bound:
+            bound.close()
+        raise PortTakenError(
+            f"http.host and http.port: {host}:{port} can't be used ({exc.strerror}): choose others, or port 0 for a free one"
+        ) from None
     return bound
 
 

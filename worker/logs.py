@@ -1,88 +1,148 @@
-"""Logs: one event a line, JSON in production and readable on a terminal, and nothing personal in either."""
+"""Logs on standard error: JSON lines for machines, a readable console on a terminal, and nothing personal in either.
+
+Our own events are constants with fields beside them. What libraries say through `logging` comes out the same way. Texts
+of exceptions may quote keys and payloads (PostgreSQL's DETAIL does), so only those of our own errors are shown; of all
+others the type, the SQLSTATE and the places in the code.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Literal, TextIO
 
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
 
-UNSAFE_FIELDS = frozenset(
-    ("context_key", "context_keys", "key", "value", "payload", "body", "user_id", "email", "password", "token", "dsn",
-     "secret", "headers")
-)
-"""Fields that would carry data or secrets. Coordinates (topic, partition, offset) are enough to find a record."""
+from worker.safe_errors import OUR_PACKAGES, describe_error, safe_traceback
 
-NOISY_LIBRARIES = ("aiokafka", "asyncio", "uvicorn", "uvicorn.error", "asyncpg")
+LOUDEST_OF_LIBRARIES = {
+    "aiokafka": logging.WARNING,
+    "asyncpg": logging.ERROR,  # warnings of the server may quote data
+    "uvicorn": logging.WARNING,
+    "uvicorn.access": logging.CRITICAL,
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "botocore": logging.WARNING,
+    "aiobotocore": logging.WARNING,
+}
+UNSAFE_NAMES = frozenset(("key", "body", "headers", "user_id", "email", "context_keys"))
+"""Fields that may hold data of a record. Coordinates (topic, partition, offset) are enough to find it."""
+UNSAFE_ENDINGS = ("context_key", "value", "payload", "password", "token", "dsn", "secret", "authorization")
+"""Likewise, and with anything before them: `sasl_password`."""
+_UNSAFE_SUFFIXES = tuple(f"_{ending}" for ending in UNSAFE_ENDINGS)
+REDACTED = "[redacted]"
+LONGEST_MESSAGE = 300
 
-Event = MutableMapping[str, Any]
+Format = Literal["auto", "json", "console"]
 
 
-def configure(form: str = "auto", level: str = "info") -> None:
-    """Sends everything to standard error: `json`, `console`, or by whether that is a terminal."""
-    as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        redact_unsafe_fields,
-        exception_without_data,
-    ]
-    structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
-    )
-    handler = logging.StreamHandler(sys.stderr)
+def setup_logging(
+    *, format: Format = "auto", level: str = "info", stream: TextIO | None = None  # noqa: A002 - as the setting is called
+) -> None:
+    """Sends the logs of this process, its libraries' too, to the stream: standard error where none is given."""
+    stream = stream or sys.stderr
+    as_json = format == "json" or (format == "auto" and not stream.isatty())
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[drop_foreign_arguments, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=[*_SHARED, _only_a_message],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _without_exception_texts,
+                _redacted,
+                *(_AS_JSON if as_json else _on_console(stream)),
+            ],
         )
     )
     root = logging.getLogger()
-    root.handlers = [handler]
+    root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in NOISY_LIBRARIES:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(capture=True)
+    for name, least in LOUDEST_OF_LIBRARIES.items():
+        logging.getLogger(name).setLevel(max(least, root.level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
 
 
-def redact_unsafe_fields(_: object, __: str, event: Event) -> Event:
-    """A field that could hold data is named, but not shown."""
-    for field in UNSAFE_FIELDS & event.keys():
-        event[field] = "[redacted]"
+def _timestamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event["timestamp"] = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return event
 
 
-def exception_without_data(_: object, __: str, event: Event) -> Event:
-    """An exception becomes its type and its place. Texts of drivers quote rows and payloads, so none is logged."""
+def _without_exception_texts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replaces the exception at hand by what may be said of it."""
     raised = event.pop("exc_info", None)
-    exc = sys.exc_info()[1] if raised is True else raised[1] if isinstance(raised, tuple) else raised
-    if isinstance(exc, BaseException):
-        event["error"] = type(exc).__name__
-        event["at"] = _place(exc)
+    if raised is True:
+        raised = sys.exc_info()
+    if isinstance(raised, tuple):
+        raised = raised[1]
+    if isinstance(raised, BaseException):
+        event["error"] = describe_error(raised)
+        event["traceback"] = safe_traceback(raised)
+    event.pop("exception", None)
+    event.pop("exc_text", None)
+    event.pop("stack", None)
     return event
 
 
-def drop_foreign_arguments(_: object, __: str, event: Event) -> Event:
-    """A library's line keeps its text, without the exception's."""
-    record = event.get("_record")
-    if record is not None and record.exc_info:
-        event["exc_info"] = record.exc_info
-        record.exc_info = None
-        record.exc_text = None
+def _redacted(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Refuses fields that must not be logged, however deep they stand."""
+    return {name: _safe(name, value) for name, value in event.items()}
+
+
+def _safe(name: str, value: object) -> object:
+    if name in UNSAFE_NAMES or f"_{name}".endswith(_UNSAFE_SUFFIXES):
+        return REDACTED
+    if isinstance(value, BaseException):
+        return describe_error(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"[{len(value)} bytes]"
+    if isinstance(value, Mapping):
+        return {str(key): _safe(str(key), inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_safe("", inner) for inner in value]
+    return value
+
+
+def _only_a_message(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """What a library says is free text: its first line becomes a field, as what follows may quote exceptions."""
+    if not str(event.get("logger", "")).startswith(OUR_PACKAGES):
+        lines = str(event.get("event", "")).splitlines() or [""]
+        event["message"] = lines[0][:LONGEST_MESSAGE]
+        event["event"] = "library_message_logged"
     return event
 
 
-def _place(exc: BaseException) -> str:
-    traceback = exc.__traceback__
-    if traceback is None:
-        return "unknown"
-    while traceback.tb_next:
-        traceback = traceback.tb_next
-    return f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+def _on_console(stream: TextIO) -> list[Processor]:
+    return [_traceback_last, structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=26)]
+
+
+def _traceback_last(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """The renderer puts this field below the line and lets it have several."""
+    if "traceback" in event:
+        event["exception"] = event.pop("traceback")
+    return event
+
+
+def _known_fields_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    first = {name: event[name] for name in ("timestamp", "level", "event", "logger") if name in event}
+    return first | dict(event)
+
+
+_SHARED: list[Callable[..., EventDict]] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    _timestamp,
+]
+_AS_JSON: list[Processor] = [_known_fields_first, structlog.processors.JSONRenderer()]

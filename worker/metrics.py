@@ -12,7 +12,7 @@ from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,6 +23,7 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
+    generate_latest,
 )
 
 from consumers.errors import Ignored, Reason
@@ -63,6 +64,10 @@ class CommittedBatch(Protocol):
     def ignored(self) -> Mapping[Ignored, int]:
         """How many records were skipped for each reason."""
 
+    @property
+    def future_event_times(self) -> int:
+        """How many records had a source clock that was too far ahead."""
+
 
 class Metrics:
     """One registry with all metrics in it. Belongs to the event loop's thread."""
@@ -70,8 +75,8 @@ class Metrics:
     def __init__(
         self, feeds: Sequence[Feed] = (), *, integrations: Iterable[str] = (), clock: Callable[[], float] = time.time
     ) -> None:
-        disable_created_metrics()  # they double the number of series, and nobody asks for them
-        self.registry = CollectorRegistry(auto_describe=False)
+        disable_created_metrics()  # type: ignore[no-untyped-call] # they double the series, and nobody asks for them
+        self.registry = CollectorRegistry()
         self._clock = clock
         self._feeds = feeds
         self._formats = {name.casefold(): name for name in (*integrations, *(feed.format for feed in feeds))}
@@ -192,6 +197,10 @@ class Metrics:
             for value in values:
                 metric.labels(value)
 
+    def exposition(self) -> bytes:
+        """All metrics in the text format of Prometheus."""
+        return generate_latest(self.registry)
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Adds the time inside to this stage."""
@@ -230,13 +239,17 @@ class Metrics:
             self._shown_partitions.add(tp)
         for reason, count in batch.ignored.items():
             self.ignored_records_total.labels(reason).inc(count)
+        self.future_event_times_total.inc(batch.future_event_times)
 
     def deltas_stored(self, deltas: Iterable[tuple[int, DeltaGroup]], stale: Mapping[int, int]) -> None:
         """These deltas are durable; by segment id, so many of them changed nothing."""
-        integrations = {}
+        integrations: dict[int, str] = {}
+        stored: Tally[tuple[str, bool]] = Tally()  # labels cost more than a record does, so they are looked up once
         for segment_id, group in deltas:
             integrations[segment_id] = group.cohort.integration
-            self.deltas_total.labels(group.cohort.integration, "add" if group.included else "remove").inc(len(group))
+            stored[group.cohort.integration, group.included] += len(group)
+        for (integration, included), count in stored.items():
+            self.deltas_total.labels(integration, "add" if included else "remove").inc(count)
         for segment_id, count in stale.items():
             self.stale_deltas_total.labels(integrations.get(segment_id, UNKNOWN)).inc(count)
 

@@ -1,6 +1,6 @@
 """Every setting with its unit, bounds and default. `worker.config` reads them from a file and the environment.
 
-What stands here is checked value by value; what concerns several values together is in `worker.config_checks`.
+What stands here is checked value by value; what concerns several values together is in `worker.config.checks`.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ class WatchdogSettings(Section):
     """When a process that hangs ends itself, so that it is started anew."""
 
     stall_s: Annotated[float, Field(ge=5, le=3_600)] = 60.0
-    """Without any progress for so long `/healthz` answers 503 and the process exits with 1."""
+    """Without any progress for so long the process logs where it hangs and exits with 1."""
 
 
 class LoggingSettings(Section):

@@ -9,7 +9,6 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 
 class WeightedHistogram(Collector):
@@ -53,7 +52,7 @@ class WeightedHistogram(Collector):
     def collect(self) -> Iterable[Metric]:
         """The family with all of its series, for the registry."""
         family = self._family()
-        bounds = [floatToGoString(bound) for bound in self._bounds]
+        bounds = [*(str(float(bound)) for bound in self._bounds[:-1]), "+Inf"]
         for labels, series in self._series.items():
             family.add_metric(labels, list(zip(bounds, accumulate(series.counts), strict=True)), series.sum)
         yield family

@@ -1,0 +1,93 @@
+"""Apache Kafka's jars in `.local/kafka/lib`: fetched by Maven once, and checked against `kafka-jars.sha256` always.
+
+After a change in `pom.xml` write the sums anew with `python -m deploy.local.kafka_jars --write-sums`, and read the diff.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SUMS = HERE / "kafka-jars.sha256"
+JARS = HERE.parent.parent / ".local" / "kafka" / "lib"
+VERIFIED = JARS / "verified"
+FETCH_S = 600
+
+
+class KafkaNotVerified(Exception):
+    """The jars are not those that `kafka-jars.sha256` names."""
+
+
+def kafka_jars() -> Path:
+    """The folder with Kafka's jars, fetched now if they are not there yet."""
+    if not VERIFIED.exists() or VERIFIED.read_text() != SUMS.read_text():
+        fetch()
+    if sums(JARS) != SUMS.read_text():
+        message = f"the jars in {JARS} are not those of {SUMS.name}: remove the folder and run `make install` again"
+        raise KafkaNotVerified(message)
+    return JARS
+
+
+def fetch() -> None:
+    """Puts the jars in place all at once, so that nobody starts a Kafka that is half there."""
+    JARS.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=JARS.parent) as folder:
+        fresh = Path(folder) / "lib"
+        copy_dependencies(fresh)
+        if sums(fresh) != SUMS.read_text():
+            message = f"Maven gave other jars than {SUMS.name} names:\n{difference(sums(fresh), SUMS.read_text())}"
+            raise KafkaNotVerified(message)
+        (fresh / VERIFIED.name).write_text(SUMS.read_text())
+        shutil.rmtree(JARS, ignore_errors=True)
+        fresh.rename(JARS)
+
+
+def copy_dependencies(folder: Path) -> None:
+    """Has Maven put every jar that `pom.xml` names or implies into the folder."""
+    print("Fetching Apache Kafka with Maven", file=sys.stderr)
+    subprocess.run(
+        [
+            *("mvn", "--quiet", "--batch-mode", "--strict-checksums", "-Dstyle.color=never", "--file", str(HERE / "pom.xml")),
+            *("dependency:copy-dependencies", f"-DoutputDirectory={folder}"),
+        ],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        timeout=FETCH_S,
+    )
+
+
+def sums(folder: Path) -> str:
+    """What `sha256sum *.jar` prints there."""
+    return "".join(
+        f"{hashlib.sha256(jar.read_bytes()).hexdigest()}  {jar.name}\n" for jar in sorted(folder.glob("*.jar"))
+    )
+
+
+def difference(found: str, wanted: str) -> str:
+    """The lines that only one of them has."""
+    only_found = [f"found   {line}" for line in found.splitlines() if line not in wanted]
+    only_wanted = [f"wanted  {line}" for line in wanted.splitlines() if line not in found]
+    return "\n".join(only_found + only_wanted)
+
+
+def main() -> None:
+    """Fetches and checks the jars; with `--write-sums` takes what Maven gives as the new truth."""
+    if sys.argv[1:] == ["--write-sums"]:
+        with tempfile.TemporaryDirectory() as folder:
+            copy_dependencies(Path(folder))
+            SUMS.write_text(sums(Path(folder)))
+    try:
+        kafka_jars()
+        VERIFIED.touch()  # make compares its time with that of pom.xml
+    except (KafkaNotVerified, subprocess.SubprocessError) as exc:
+        sys.exit(f"{exc}")
+
+
+if __name__ == "__main__":
+    main()

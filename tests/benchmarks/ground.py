@@ -1,0 +1,212 @@
+"""The ground that every contender runs on: servers of its own, and a database with a million memberships in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import asyncpg
+import psutil
+from aiokafka import AIOKafkaProducer
+
+from deploy.local.servers import Kafka, Postgres, create_topics, start_kafka, start_postgres
+from stores.postgres.migrating import migrate
+
+SEEDED = "seeded"
+SEEDED_ROWS = 1_000_000
+SEGMENTS = 10
+MEMBERS_A_BATCH = 1_000
+PARTITIONS = 4
+COHORT = "bench{}"
+
+
+class CpuSeconds(NamedTuple):
+    """CPU time spent so far."""
+
+    worker: float
+    postgres: float
+    kafka: float
+
+    def since(self, start: CpuSeconds) -> CpuSeconds:
+        return CpuSeconds(*(now - before for now, before in zip(self, start, strict=True)))
+
+    def a_million(self, deltas: int) -> CpuSeconds:
+        return CpuSeconds(*(seconds * 1_000_000 / deltas for seconds in self))
+
+
+class Ground:
+    """Kafka, PostgreSQL, and databases made from a template."""
+
+    def __init__(self, kafka: Kafka, postgres: Postgres) -> None:
+        self.kafka = kafka
+        self.postgres = postgres
+        self._admin: asyncpg.Connection
+
+    def dsn(self, database: str) -> str:
+        return f"{self.postgres.dsn.rsplit('/', 1)[0]}/{database}"
+
+    async def prepare(self) -> None:
+        """Makes the template: the schema, and a million memberships that nobody touches."""
+        self._admin = await asyncpg.connect(self.postgres.dsn)
+        await self._admin.execute(f"CREATE DATABASE {SEEDED}")
+        await migrate(self.dsn(SEEDED))
+        seeding = await asyncpg.connect(self.dsn(SEEDED))
+        await seeding.execute(
+            """
+            INSERT INTO environment (key) VALUES ('production');
+            INSERT INTO segment (environment_id, key, context_kind, integration, cohort_id, cohort_event_time,
+                                 cohort_position, name)
+            SELECT 1, 'amplitude-seed' || n, 'user', 'amplitude', 'seed' || n, 0, 0, 'seed'
+            FROM generate_series(1, 10) AS n;
+            """
+        )
+        await seeding.execute(
+            f"""
+            INSERT INTO membership
+            SELECT 1 + n % {SEGMENTS}, md5('seed' || n)::uuid, 'seed' || n, true, 0, 0, pg_current_xact_id()
+            FROM generate_series(1, {SEEDED_ROWS}) AS n
+            """
+        )
+        await seeding.execute("VACUUM ANALYZE")
+        await seeding.close()
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[str]:
+        """The DSN of a fresh copy, with the disk quiet again after copying."""
+        name = f"bench_{uuid.uuid4().hex[:8]}"
+        await self._admin.execute(f"CREATE DATABASE {name} TEMPLATE {SEEDED} STRATEGY FILE_COPY")
+        await self._admin.execute("CHECKPOINT")
+        try:
+            yield self.dsn(name)
+        finally:
+            await self._admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def cpu(self, *workers: int) -> CpuSeconds:
+        return CpuSeconds(
+            worker=sum(_cpu_s(pid) for pid in workers),
+            postgres=_cpu_s(self.postgres.pid, with_children=True),
+            kafka=_cpu_s(self.kafka.pid),
+        )
+
+    async def topic_of_webhooks(self, deltas: int) -> str:
+        """A topic of hourly batches, a thousand members each, every member new."""
+        batches = (
+            json.dumps(
+                {
+                    "cohort_name": "Bench",
+                    "cohort_id": COHORT.format(number % SEGMENTS),
+                    "in_cohort": True,
+                    "computed_time": "1692206763",
+                    "message_id": f"{number}::enter::0",
+                    "users": [
+                        {"user_id": f"user-{number * MEMBERS_A_BATCH + member:012d}@example.com"}
+                        for member in range(MEMBERS_A_BATCH)
+                    ],
+                }
+            ).encode()
+            for number in range(deltas // MEMBERS_A_BATCH)
+        )
+        return await self._topic(batches)
+
+    async def topic_of_identifies(self, deltas: int) -> str:
+        """A topic of identify calls, one member each, every member new."""
+        calls = (
+            json.dumps(
+                {
+                    "type": "identify",
+                    "userId": f"user-{number:012d}@example.com",
+                    "messageId": f"personas_{number}",
+                    "timestamp": "2026-11-20T08:00:00.000Z",
+                    "traits": {"first_time_shopper": True},
+                    "context": {
+                        "personas": {
+                            "computation_class": "audience",
+                            "computation_id": COHORT.format(number % SEGMENTS),
+                            "computation_key": "first_time_shopper",
+                            "namespace": "spa_1",
+                            "space_id": "spa_1",
+                        }
+                    },
+                }
+            ).encode()
+            for number in range(deltas)
+        )
+        return await self._topic(calls)
+
+    async def topic(self) -> str:
+        """An empty topic."""
+        name = f"bench-{uuid.uuid4().hex[:8]}"
+        await create_topics(self.kafka.bootstrap_servers, {name: PARTITIONS})
+        return name
+
+    async def _topic(self, values: Iterator[bytes]) -> str:
+        name = await self.topic()
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.kafka.bootstrap_servers, linger_ms=20, max_batch_size=1 << 18
+        )
+        await producer.start()
+        for number, value in enumerate(values):
+            await producer.send(name, value, partition=number % PARTITIONS)
+        await producer.stop()
+        return name
+
+
+@contextmanager
+def ground() -> Iterator[Ground]:
+    """Servers for one run of benchmarks."""
+    with tempfile.TemporaryDirectory(prefix="cohort-sync-bench-", ignore_cleanup_errors=True) as folder:
+        kafka = start_kafka(Path(folder) / "kafka")
+        try:
+            postgres = start_postgres(Path(folder) / "postgres")
+            try:
+                yield Ground(kafka, postgres)
+            finally:
+                postgres.stop()
+        finally:
+            kafka.stop()
+
+
+async def included(session: asyncpg.Connection) -> int:
+    """How many of the benchmark's own members are committed."""
+    count: int = await session.fetchval("SELECT coalesce(sum(included_count), 0)::bigint FROM segment")
+    return count
+
+
+async def timeline(dsn: str, until: int, *, every_s: float = 0.02) -> list[tuple[float, int]]:
+    """When how many members were committed, until so many are."""
+    session = await asyncpg.connect(dsn)
+    seen: list[tuple[float, int]] = []
+    while not seen or seen[-1][1] < until:
+        seen.append((time.perf_counter(), await included(session)))
+        await asyncio.sleep(every_s)
+    await session.close()
+    return seen
+
+
+def rate_between(seen: list[tuple[float, int]], start: int, end: int) -> float:
+    """Deltas a second from the moment that `start` were committed until `end` were."""
+    first = next(point for point in seen if point[1] >= start)
+    last = next(point for point in seen if point[1] >= end)
+    return (last[1] - first[1]) / (last[0] - first[0])
+
+
+def _cpu_s(pid: int, *, with_children: bool = False) -> float:
+    process = psutil.Process(pid)
+    processes = [process, *process.children(recursive=True)] if with_children else [process]
+    total = 0.0
+    for each in processes:
+        try:
+            times = each.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+        if each.pid == pid:
+            total += times.children_user + times.children_system
+    return total

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumers.formats import Formats, known_integrations
+from consumers.manifest import ManifestError, load
+from consumers.normalize import Normalizer
+from consumers.feeds import Environments, Limits
+from tests.unit.consumers.meaning import meaning, normalized
+
+PARSER: dict[str, Any] = {
+    "environmentIdPath": "/environment_id",
+    "contextKindPath": "/context_kind",
+    "cohortIdPath": "/batch/0/cohort_id",
+    "cohortNamePath": "/batch/0/cohort_name",
+    "memberArrayPath": "/batch",
+    "memberArrayParser": {"memberIdPath": "/user_id", "booleanMembershipPath": "/value", "cohortIdPath": "/cohort_id"},
+}
+WHERE = "/capabilities/syncedSegment/requestParser"
+
+
+def manifest(parser: dict[str, Any] = PARSER, **others: Any) -> dict[str, Any]:
+    return {"name": "Any", "capabilities": {"syncedSegment": {"requestParser": parser, **others}}}
+
+
+def member_parser(**changes: Any) -> dict[str, Any]:
+    merged = {**PARSER["memberArrayParser"], **changes}
+    return {**PARSER, "memberArrayParser": {name: path for name, path in merged.items() if path is not None}}
+
+
+@pytest.fixture
+def normalizer_of(tmp_path: Path) -> Any:
+    def make(content: Any) -> Normalizer:
+        path = tmp_path / "census.json"
+        path.write_text(json.dumps(content))
+        return Normalizer(environments=Environments(), limits=Limits(), formats=Formats([path]))
+
+    return make
+
+
+def test_a_manifest_of_launchdarkly_works_as_it_is(normalizer_of: Any) -> None:
+    payload = {
+        "environment_id": "production",
+        "context_kind": "device",
+        "batch": [{"user_id": 1, "cohort_id": "c", "value": True}, {"user_id": 2, "cohort_id": "c", "value": False}],
+    }
+    content = manifest(jsonResponseBody="{}") | {"version": "1.0.0", "otherCapabilities": ["synced-segments"]}
+
+    result = normalized(payload, normalizer_of(content), format="Census")
+
+    assert [(g.segment.key, g.context_kind, g.included, list(g.context_keys)) for g in result.groups] == [
+        ("census-c", "device", True, ["1"]),
+        ("census-c", "device", False, ["2"]),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["my kind!", "kind", "multi", 42, {}, ["user"], "é"])
+def test_a_context_kind_that_no_sdk_accepts_is_refused(kind: object, normalizer_of: Any) -> None:
+    payload = {"context_kind": kind, "batch": [{"user_id": "u", "cohort_id": "c", "value": True}]}
+
+    assert meaning(payload, normalizer_of(manifest()), format="census") == ["invalid: context_kind_invalid"]
+
+
+@pytest.mark.parametrize("kind", ["", None])
+def test_a_context_kind_that_is_empty_is_the_feeds(kind: object, normalizer_of: Any) -> None:
+    payload = {"context_kind": kind, "batch": [{"user_id": "u", "cohort_id": "c", "value": True}]}
+
+    (group,) = normalized(payload, normalizer_of(manifest()), format="census", context_kind="account").groups
+
+    assert group.context_kind == "account"
+
+
+def test_pointers_may_lead_deep_and_have_escapes(normalizer_of: Any) -> None:
+    parser = {
+        "environmentIdPath": "/a~1b/env",
+        "cohortIdPath": "/heap/data/0/id",
+        "cohortNamePath": "/heap/name.x",
+        "memberArrayPath": "/heap/list",
+        "memberArrayParser": {"memberIdPath": "/m~0/id", "booleanMembershipPath": "/m~0/in"},
+    }
+    payload = {
+        "a/b": {"env": "production"},
+        "heap": {"data": [{"id": 7}], "name.x": "Seven", "list": [{"m~": {"id": "u", "in": True}}, {"m~": 3}]},
+    }
+
+    result = normalized(payload, normalizer_of(manifest(parser)), format="census")
+
+    assert [(group.cohort.cohort_id, group.cohort.name) for group in result.groups] == [("7", "Seven")]
+    assert [(reject.place, reject.detail) for reject in result.rejects] == [(1, "/heap/list/1/m~0/id is missing")]
+
+
+def test_without_a_pointer_to_a_members_cohort_the_records_must_be_good(normalizer_of: Any) -> None:
+    normalizer = normalizer_of(manifest(member_parser(cohortIdPath=None)))
+    payload = {"batch": [{"user_id": "u", "value": True}]}
+
+    assert meaning(payload, normalizer, format="census") == ["invalid: cohort_id_missing"]
+
+
+def test_pointers_that_no_type_can_follow_are_followed_one_by_one(normalizer_of: Any) -> None:
+    normalizer = normalizer_of(manifest({**PARSER, "cohortIdPath": "/batch/1/cohort_id"} | {"cohortNamePath": "/batch"}))
+    payload = {"batch": [{"user_id": "u", "value": True}, {"user_id": "v", "value": True, "cohort_id": "c"}]}
+
+    assert meaning(payload, normalizer, format="census") == ["+u census-c", "+v census-c"]
+
+
+@pytest.mark.parametrize(
+    ("content", "where", "what"),
+    [
+        ({}, "/capabilities", "Field required"),
+        ([], "the file", "object"),
+        ({"capabilities": {}}, "/capabilities/syncedSegment", "Field required"),
+        (manifest({**PARSER, "environmentIdPath": "environment"}), f"{WHERE}/environmentIdPath", "no JSON pointer"),
+        (manifest({**PARSER, "environmentIdPath": "/a~2"}), f"{WHERE}/environmentIdPath", "no JSON pointer"),
+        (manifest({**PARSER, "memberArrayPath": ""}), f"{WHERE}/memberArrayPath", "whole document"),
+        (manifest({**PARSER, "cohortIdPath": 3}), f"{WHERE}/cohortIdPath", "string"),
+        (manifest({**PARSER, "memberPath": "/m"}), f"{WHERE}/memberPath", "not permitted"),
+        (manifest(member_parser(inversePath="/x")), f"{WHERE}/memberArrayParser/inversePath", "not permitted"),
+        (manifest(member_parser(booleanMembershipPath=None)), "/memberArrayParser/booleanMembershipPath", "missing"),
+        (manifest({**PARSER, "addMemberArrayPath": "/add"}), "/addMemberArrayPath", "not supported"),
+        (manifest({**PARSER, "removeMemberArrayPath": "/remove"}), "/removeMemberArrayPath", "not supported"),
+        (manifest({**PARSER, "arrayInclusion": {"path": "/a", "matcher": "^add$"}}), "/arrayInclusion", "not supported"),
+        (manifest({k: v for k, v in PARSER.items() if k != "memberArrayPath"}), "/memberArrayPath", "missing"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_when_the_file_is_loaded(
+    content: Any, where: str, what: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "any.json"
+    path.write_text(json.dumps(content))
+
+    with pytest.raises(ManifestError) as problem:
+        load(path)
+
+    assert str(path) in str(problem.value)
+    assert where in str(problem.value)
+    assert what in str(problem.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"NaN"])
+def test_a_file_that_is_no_json_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "any.json"
+    path.write_bytes(content)
+
+    with pytest.raises(ManifestError, match="any.json"):
+        load(path)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="cannot be read"):
+        load(tmp_path / "none.json")
+
+
+def test_a_manifest_is_called_as_its_file_or_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "my-tool").mkdir()
+    (tmp_path / "my-tool" / "manifest.json").write_text(json.dumps(manifest()))
+    (tmp_path / "other.json").write_text(json.dumps(manifest()))
+
+    assert load(tmp_path / "my-tool" / "manifest.json").name == "my-tool"
+    assert load(tmp_path / "other.json").name == "other"
+
+
+def test_a_name_that_no_segment_key_can_begin_with_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "my tool.json"
+    path.write_text(json.dumps(manifest()))
+
+    with pytest.raises(ManifestError, match="rename"):
+        load(path)
+
+
+def test_a_users_manifest_wins_over_ours_of_the_same_name(tmp_path: Path) -> None:
+    path = tmp_path / "Amplitude.json"
+    path.write_text(json.dumps(manifest()))
+
+    assert Formats([path]).names() == ["Amplitude", "amplitude-webhook", "segment"]
+
+
+def test_the_integrations_of_the_project_are_known() -> None:
+    assert known_integrations() == ["amplitude", "amplitude-webhook", "segment"]

@@ -1,0 +1,168 @@
+"""`cohort-sync parse`: what payloads would do, without Kafka or a database."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import click
+
+from consumers import manifest
+from consumers.feeds import ContextKeyRule, Environments, Feed, Limits
+from consumers.formats import Format, Formats
+from consumers.normalize import Normalizer
+from stores.model import DEFAULT_CONTEXT_KIND, is_context_kind
+from worker.commands.frame import OK, REJECTED, config_option, json_option
+from worker.commands.output import progress
+from worker.commands.parse_result import JsonLines, Outcome, Summary
+from worker.config import load_settings
+
+TOPIC = "parse"
+PROGRESS_STEP_BYTES = 1 << 20
+
+
+class Rules(NamedTuple):
+    """What a configuration says about all records."""
+
+    limits: Limits = Limits()
+    environments: Environments = Environments()
+    skip_unknown_environment: bool = False
+    manifests: tuple[Path, ...] = ()
+
+
+@click.command("parse")
+@click.option("--integration", required=True, metavar="NAME", help="The format of the payloads.")
+@click.option(
+    "--manifest",
+    "manifest_file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A LaunchDarkly integration manifest that says how to read them.",
+)
+@click.option("--environment", metavar="E", help="Used where a payload names none.")
+@click.option("--context-kind", metavar="K", default=DEFAULT_CONTEXT_KIND, show_default=True, help="Likewise.")
+@click.option("--context-key", metavar="RULE", default=str(ContextKeyRule.USER_ID), show_default=True,
+              help="Which identifier is the context key, as in feeds[].context_key.")
+@click.option("--cohort-id", metavar="ID", help="For formats that carry none.")
+@click.option("--cohort-name", metavar="NAME", help="Likewise.")
+@json_option
+@config_option
+@click.argument("file", type=click.File("rb"))
+def command(  # noqa: PLR0913 - the options of a feed, one by one
+    file: BinaryIO,
+    *,
+    integration: str,
+    manifest_file: Path | None,
+    environment: str | None,
+    context_kind: str,
+    context_key: str,
+    cohort_id: str | None,
+    cohort_name: str | None,
+    as_json: bool,
+    config_file: Path | None,
+) -> int:
+    """Shows what the payloads in FILE would do: who joins or leaves which segment, what is rejected, and why.
+
+    FILE has one JSON record a line, or is a single document; - is standard input. Neither Kafka nor a database is needed,
+    and no configuration: with --config its limits, environments and manifests hold too.
+
+    \b
+    Examples:
+      cohort-sync parse --integration amplitude-webhook --environment production cohort.json
+      cohort-sync parse --integration acme --manifest acme/manifest.json --json payloads.jsonl
+      kcat -C -e -t audiences.engage | cohort-sync parse --integration segment --context-key user_id_or_email -
+
+    With --json there is a line for each thing that would happen, with `record` for the zero-based line and `member` for
+    the zero-based place in it. It exits with 3 when anything was rejected.
+    """  # noqa: D301 - click's mark for text that it must not wrap
+    rules = _rules(config_file)
+    formats = _formats(integration, manifest_file, rules)
+    feed = Feed(
+        name=TOPIC,
+        format=integration,
+        topics=(TOPIC,),
+        environment=environment,
+        context_kind=_checked_kind(context_kind),
+        context_key=_checked_rule(context_key, integration),
+        cohort_id=cohort_id,
+        cohort_name=cohort_name,
+    )
+    normalizer = Normalizer(
+        environments=rules.environments,
+        limits=rules.limits,
+        skip_unknown_environment=rules.skip_unknown_environment,
+        formats=formats,
+    )
+    outcome: Outcome = JsonLines(sys.stdout.buffer) if as_json else Summary()
+    with _progress_of(file) as counted:
+        outcome.take_all(counted, normalizer, feed, rules.limits)
+    outcome.finish()
+    return REJECTED if outcome.rejected else OK
+
+
+def _rules(config_file: Path | None) -> Rules:
+    """A configuration counts only where it is asked for: one that lies about must not change what is shown."""
+    if config_file is None:
+        return Rules()
+    settings = load_settings(config_file, os.environ)
+    return Rules(
+        settings.record_limits(),
+        Environments(settings.environment_list()),
+        settings.unknown_environment == "skip",
+        settings.manifest_paths(),
+    )
+
+
+class _OneFormat(Formats):
+    """The manifest that was named counts, whatever it is called."""
+
+    def __init__(self, only: Format) -> None:
+        self._only = only
+
+    def find(self, name: str) -> Format | None:  # noqa: ARG002 - there is one answer
+        return self._only
+
+
+def _formats(integration: str, manifest_file: Path | None, rules: Rules) -> Formats:
+    if manifest_file:
+        return _OneFormat(manifest.load(manifest_file, integration=integration))
+    formats = Formats(rules.manifests)
+    if formats.find(integration) is None:
+        near = difflib.get_close_matches(integration.casefold(), formats.names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(formats.names())}"
+        raise click.BadParameter(f"{integration!r} is no integration: {hint}", param_hint="--integration")
+    return formats
+
+
+def _checked_kind(name: str) -> str:
+    if not is_context_kind(name):
+        raise click.BadParameter(
+            f"{name!r} is not a context kind: letters, digits, '.', '_' and '-', and neither 'kind' nor 'multi'",
+            param_hint="--context-kind",
+        )
+    return name
+
+
+def _checked_rule(rule: str, integration: str) -> str:
+    if rule not in list(ContextKeyRule) and integration.casefold() != "mparticle":
+        near = difflib.get_close_matches(rule, list(ContextKeyRule), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(ContextKeyRule)}"
+        raise click.BadParameter(f"{rule!r} is no rule: {hint}", param_hint="--context-key")
+    return rule
+
+
+@contextmanager
+def _progress_of(file: BinaryIO) -> Iterator[BinaryIO]:
+    """The file, with a progress bar where it is one of a known size and somebody looks."""
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode) or not sys.stderr.isatty():
+        yield file
+        return
+    with progress("parse", status.st_size) as advance:
+        yield CountedFile(file, advance)
