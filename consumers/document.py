@@ -15,7 +15,7 @@ from consumers.values import MISSING
 _BOM = b"\xef\xbb\xbf"
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STEP = {ord(bracket): 1 if bracket in "[{" else -1 for bracket in "[]{}"}
-_LEVELS_AT_ONCE = 4
+_PASSES = 4
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 # Floats come from `float`, so that 1e999 is infinity, which no rule takes, and does not cost the record.
@@ -73,16 +73,19 @@ def _check_utf8(text: bytes) -> None:
 def _is_deeper(text: bytes, limit: int) -> bool:
     """Whether brackets are nested deeper than this. Costs a table look-up a byte, as nearly all text is no bracket."""
     brackets = text.translate(None, _NOT_BRACKETS)
-    if len(brackets) <= limit or not _without_inner_levels(brackets):
+    if len(brackets) <= limit or not _without_inner_levels(brackets, limit):
         return False
     # Only now is it worth the time to leave out the brackets inside strings, and to follow each of the others.
     brackets = _STRING.sub(b"", text).translate(None, _NOT_BRACKETS)
     return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > limit
 
 
-def _without_inner_levels(brackets: bytes) -> bytes:
-    """What remains after removing empty pairs, which are the innermost level, a few times. A flat batch takes two."""
-    for _ in range(_LEVELS_AT_ONCE):
+def _without_inner_levels(brackets: bytes, limit: int) -> bytes:
+    """What remains after removing empty pairs, which are the innermost levels, at most `limit` of them and at most a few.
+
+    A flat batch takes two; nobody who nests deeper should wait long either.
+    """
+    for _ in range(min(limit // 2, _PASSES)):
         brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
     return brackets
 
@@ -91,9 +94,8 @@ def _decode_with_huge_integers(value: bytes) -> object:
     """Decode a value with an integer of so many digits that Python refuses it: such a number is no use to any rule."""
     try:
         document: object = json.loads(value.decode(), parse_int=_integer_or_infinity, parse_constant=_refuse)
-        json.dumps(
-            document, ensure_ascii=False
-        ).encode()  # this decoder lets lone surrogates pass, this encoding does not
+        # Unlike the other decoder, this one lets lone surrogates pass.
+        json.dumps(document, ensure_ascii=False).encode()
     except RecursionError:
         raise InvalidRecord(Reason.JSON_TOO_DEEP, "the value is nested too deep to be decoded") from None
     except ValueError:

@@ -58,7 +58,7 @@ class Reject(msgspec.Struct, frozen=True, gc=False):
     detail: str
 
 
-class InvalidRecord(Exception):  # noqa: N818 - the field's word for it, and the type is the message
+class InvalidRecord(Exception):
     """The whole record can never become deltas. It goes to the dead letters with this reason."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -88,7 +88,7 @@ class InvalidValue(InvalidRecord):
         return InvalidValue(self.reason, detail)
 
 
-class IgnoredRecord(Exception):  # noqa: N818 - not an error: the record is valid and yields nothing
+class IgnoredRecord(Exception):
     """The whole record is skipped, for this reason."""
 
     def __init__(self, reason: Ignored) -> None:

@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
 
 from consumers.pointer import Pointer
 from consumers.request_parser import Paths, RequestParser
@@ -28,8 +29,8 @@ def load(path: Path, *, integration: str | None = None) -> RequestParser:
     name = integration or (path.parent.name if path.name == "manifest.json" else path.stem)
     if not _INTEGRATION.fullmatch(name):
         raise ManifestError(
-            f"{path}: {name!r} cannot be an integration, since segment keys begin with it: rename the file or its folder "
-            "to letters, digits, '.', '_' and '-', at most 64"
+            f"{path}: {name!r} cannot be an integration, since segment keys begin with it: "
+            "rename the file or its folder to letters, digits, '.', '_' and '-', at most 64"
         )
     try:
         manifest = _Manifest.model_validate_json(path.read_bytes())
@@ -37,29 +38,36 @@ def load(path: Path, *, integration: str | None = None) -> RequestParser:
         raise ManifestError(f"{path}: {_explained(exc)}") from None
     except OSError as exc:
         raise ManifestError(f"{path}: cannot be read: {exc.strerror}") from exc
-    return RequestParser(name, manifest.capabilities.syncedSegment.requestParser.paths())
+    return RequestParser(name, manifest.capabilities.synced_segment.request_parser.paths())
 
 
-def _pointer(text: str) -> str:
-    if not Pointer.parse(text).tokens:
+def _pointer(text: object) -> Pointer:
+    if not isinstance(text, str):
+        raise ValueError("a JSON pointer is a string")  # noqa: TRY004 - pydantic explains only ValueError
+    pointer = Pointer.parse(text)
+    if not pointer.tokens:
         raise ValueError("the empty pointer names the whole document")
-    return text
+    return pointer
 
 
-_Path = Annotated[str, AfterValidator(_pointer)]
+_Path = Annotated[Pointer, BeforeValidator(_pointer)]
 
 
-class _Strict(BaseModel):
+class _Section(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, arbitrary_types_allowed=True, frozen=True)
+
+
+class _Strict(_Section):
     # A name that we do not know may change who is in a segment.
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid")
 
 
 class _MemberArrayParser(_Strict):
-    memberIdPath: _Path
-    booleanMembershipPath: _Path | None = None
-    cohortIdPath: _Path | None = None
-    cohortNamePath: _Path | None = None
-    cohortUrlPath: _Path | None = None
+    member_id_path: _Path
+    boolean_membership_path: _Path | None = None
+    cohort_id_path: _Path | None = None
+    cohort_name_path: _Path | None = None
+    cohort_url_path: _Path | None = None
 
 
 class _ArrayInclusion(_Strict):
@@ -68,62 +76,65 @@ class _ArrayInclusion(_Strict):
 
 
 class _RequestParser(_Strict):
-    environmentIdPath: _Path
-    contextKindPath: _Path | None = None
-    cohortIdPath: _Path
-    cohortNamePath: _Path
-    cohortUrlPath: _Path | None = None
-    memberArrayPath: _Path | None = None
-    addMemberArrayPath: _Path | None = None
-    removeMemberArrayPath: _Path | None = None
-    arrayInclusion: _ArrayInclusion | None = None
-    memberArrayParser: _MemberArrayParser
+    environment_id_path: _Path
+    context_kind_path: _Path | None = None
+    cohort_id_path: _Path
+    cohort_name_path: _Path
+    cohort_url_path: _Path | None = None
+    member_array_path: _Path | None = None
+    add_member_array_path: _Path | None = None
+    remove_member_array_path: _Path | None = None
+    array_inclusion: _ArrayInclusion | None = None
+    member_array_parser: _MemberArrayParser
 
     @model_validator(mode="after")
     def _has_one_way_to_say_who_is_in(self) -> Self:
-        for name in ("addMemberArrayPath", "removeMemberArrayPath", "arrayInclusion"):
+        for name in ("add_member_array_path", "remove_member_array_path", "array_inclusion"):
             if getattr(self, name) is not None:
-                raise ValueError(f"/{name} is not supported yet: only payloads with a membership at each member are")
-        if self.memberArrayPath is None:
+                raise ValueError(
+                    f"/{to_camel(name)} is not supported: only payloads that say at each member who is in are"
+                )
+        if self.member_array_path is None:
             raise ValueError("/memberArrayPath is missing: nothing says where the members stand")
-        if self.memberArrayParser.booleanMembershipPath is None:
+        if self.member_array_parser.boolean_membership_path is None:
             raise ValueError(
                 "/memberArrayParser/booleanMembershipPath is missing: nothing says who is in and who is out"
             )
         return self
 
     def paths(self) -> Paths:
-        """The same as pointers."""
-        member = self.memberArrayParser
+        """The pointers of a manifest that was found to be complete."""
+        member = self.member_array_parser
         return Paths(
-            environment=Pointer.parse(self.environmentIdPath),
-            context_kind=_optional(self.contextKindPath),
-            cohort_id=Pointer.parse(self.cohortIdPath),
-            cohort_name=Pointer.parse(self.cohortNamePath),
-            cohort_url=_optional(self.cohortUrlPath),
-            members=Pointer.parse(self.memberArrayPath or ""),
-            member_id=Pointer.parse(member.memberIdPath),
-            member_included=Pointer.parse(member.booleanMembershipPath or ""),
-            member_cohort_id=_optional(member.cohortIdPath),
-            member_cohort_name=_optional(member.cohortNamePath),
-            member_cohort_url=_optional(member.cohortUrlPath),
+            environment=self.environment_id_path,
+            context_kind=self.context_kind_path,
+            cohort_id=self.cohort_id_path,
+            cohort_name=self.cohort_name_path,
+            cohort_url=self.cohort_url_path,
+            members=_present(self.member_array_path),
+            member_id=member.member_id_path,
+            member_included=_present(member.boolean_membership_path),
+            member_cohort_id=member.cohort_id_path,
+            member_cohort_name=member.cohort_name_path,
+            member_cohort_url=member.cohort_url_path,
         )
 
 
-class _SyncedSegment(BaseModel):
-    requestParser: _RequestParser
+class _SyncedSegment(_Section):
+    request_parser: _RequestParser
 
 
-class _Capabilities(BaseModel):
-    syncedSegment: _SyncedSegment
+class _Capabilities(_Section):
+    synced_segment: _SyncedSegment
 
 
-class _Manifest(BaseModel):
-    capabilities: _Capabilities = Field()
+class _Manifest(_Section):
+    capabilities: _Capabilities
 
 
-def _optional(text: str | None) -> Pointer | None:
-    return None if text is None else Pointer.parse(text)
+def _present(pointer: Pointer | None) -> Pointer:
+    assert pointer is not None, "the validator asks for it"  # noqa: S101 - for mypy
+    return pointer
 
 
 def _explained(error: ValidationError) -> str:

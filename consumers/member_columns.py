@@ -1,7 +1,7 @@
 """The short way through a manifest's payload: a typed decoder, made from the pointers, reads the members as columns.
 
-It takes what is well formed throughout: objects where objects belong, ids that are strings or integers, memberships that
-are true or false. Of anything else it says None, and the request parser looks at each member.
+It takes what is well formed throughout: objects where objects belong, ids that are strings or integers, and memberships
+that are true or false. Of anything else it says None, and the request parser looks at each member.
 """
 
 from __future__ import annotations

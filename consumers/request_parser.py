@@ -115,7 +115,7 @@ class RequestParser:
     def _collect(
         self, collector: Collector, place: int, member: object, shared: Cohort | InvalidValue, max_bytes: int
     ) -> None:
-        """Add one member of the list. Raises `InvalidValue`, with pointers from the member on, where it cannot be used."""
+        """Add one member of the list. Raises `InvalidValue`, as seen from the member, where it cannot be used."""
         if not isinstance(member, dict):
             raise InvalidValue(Reason.MEMBER_INVALID, "it is not an object")
         paths, names = self._paths, self._names

@@ -24,7 +24,7 @@ def struct_of(leaves: Mapping[Tokens, Any]) -> type[msgspec.Struct]:
         inner = {tokens[1:]: leaves[tokens] for tokens in group}
         if token.isdigit() or (() in inner and len(inner) > 1):
             raise NotOneShapeError
-        fields.append(_field(_attribute(token), inner.get((), None) or struct_of(inner)))
+        fields.append(_field(_attribute(token), inner.get(()) or struct_of(inner)))
     names = {_attribute(tokens[0]): tokens[0] for tokens in leaves}
     return msgspec.defstruct("Shape", fields, rename=names, kw_only=True, gc=False)
 

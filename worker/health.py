@@ -28,7 +28,7 @@ class Health:
         self._progress_at = self._clock()
 
     def stalled_s(self) -> float:
-        """How long ago that was; 0 while the loop has not begun, since a start may wait for a store as long as it takes."""
+        """How long ago that was. 0 before the first time: a start waits for the store as long as it takes."""
         return 0.0 if self._progress_at is None else self._clock() - self._progress_at
 
     def check_passed(self, name: str) -> None:

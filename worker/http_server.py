@@ -1,7 +1,7 @@
 """The process's own HTTP server: `/healthz`, `/readyz`, `/metrics`.
 
-It shares the event loop, so that an answer proves that the loop comes round. Whoever can reach it can cost little: headers,
-requests at a time and the life of a connection are bounded.
+It shares the event loop, so that an answer proves that the loop comes round. Whoever can reach it can cost little:
+headers, requests at a time and the life of a connection are bounded.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ def _bound(host: str, port: int) -> socket.socket:
     except OSError as exc:
         if bound:
             bound.close()
+        where = f"http.host and http.port: {host}:{port}"
         raise PortTakenError(
-            f"http.host and http.port: {host}:{port} can't be used ({exc.strerror}): choose others, or port 0 for a free one"
+            f"{where} can't be used ({exc.strerror}): choose others, or port 0 for a free one"
         ) from None
     return bound
 

@@ -40,7 +40,10 @@ Format = Literal["auto", "json", "console"]
 
 
 def setup_logging(
-    *, format: Format = "auto", level: str = "info", stream: TextIO | None = None  # noqa: A002 - as the setting is called
+    *,
+    format: Format = "auto",  # noqa: A002 - as the setting is called
+    level: str = "info",
+    stream: TextIO | None = None,
 ) -> None:
     """Sends the logs of this process, its libraries' too, to the stream: standard error where none is given."""
     stream = stream or sys.stderr

@@ -1,51 +1,25 @@
-"""Every metric of the worker, and what a rise of it means. The names are fixed in interface.md 7.
-
-Labels come from the configuration or from closed lists, never from a payload. Series whose labels are known beforehand
-start at 0, so that an alert sees their first increase.
-"""
+"""What is recorded while the worker runs. `worker.metric_definitions` says what each metric means."""
 
 from __future__ import annotations
 
-import platform
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    GCCollector,
-    Gauge,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import generate_latest
 
-from consumers.errors import Ignored, Reason
+from consumers.errors import Ignored
 from consumers.feeds import Feed
 from consumers.record import TopicPartition
 from stores.errors import BatchRejectedError, StoreUnavailableError
 from stores.model import DeltaGroup
-from worker.weighted_histogram import WeightedHistogram
+from worker.metric_definitions import PAUSE_REASONS, MetricDefinitions
 
 if TYPE_CHECKING:
     from consumers.dead_letter import DeadLetter
 
-EVENT_TO_STORE_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-WRITE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-BATCH_BUCKETS = (1, 10, 100, 500, 1_000, 2_500, 5_000, 10_000, 20_000, 50_000)
-
-STAGES = ("poll", "decode", "resolve", "write", "dead_letter", "commit")
-TRIGGERS = ("count", "bytes", "age", "drain")
-COMMIT_OUTCOMES = ("committed", "rebalanced", "unavailable")
-WRITE_OUTCOMES = ("stored", "unavailable", "rejected", "failed", "cancelled")
-PAUSE_REASONS = ("back_pressure", "dead_letters")
-CHANGES = ("add", "remove")
 UNKNOWN = "unknown"
 
 
@@ -69,133 +43,20 @@ class CommittedBatch(Protocol):
         """How many records had a source clock that was too far ahead."""
 
 
-class Metrics:
-    """One registry with all metrics in it. Belongs to the event loop's thread."""
+class Metrics(MetricDefinitions):
+    """Records what the steps of the pipeline report. Belongs to the event loop's thread.
+
+    `integrations` are the names that a record's header may say, beside the formats of the feeds.
+    """
 
     def __init__(
         self, feeds: Sequence[Feed] = (), *, integrations: Iterable[str] = (), clock: Callable[[], float] = time.time
     ) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call] # they double the series, and nobody asks for them
-        self.registry = CollectorRegistry()
+        super().__init__(feeds)
         self._clock = clock
         self._feeds = feeds
         self._formats = {name.casefold(): name for name in (*integrations, *(feed.format for feed in feeds))}
         self._shown_partitions: set[TopicPartition] = set()
-        self._define_flow()
-        self._define_steps()
-        self._define_state()
-        self._define_process()
-        self._start_at_zero()
-
-    def _define_flow(self) -> None:
-        self.records_total = self._counter(
-            "records", "Records whose offsets were committed. No rise while lag is above 0: the worker is stuck.", "feed"
-        )
-        self.deltas_total = self._counter(
-            "deltas", "Deltas that were stored, counted after the commit; stale ones too.", "integration", "change"
-        )
-        self.stale_deltas_total = self._counter(
-            "stale_deltas",
-            "Stored deltas that changed nothing, being older or known. A rise: a replay, or a source that repeats itself.",
-            "integration",
-        )
-        self.rejects_total = self._counter(
-            "rejects",
-            "Members, or whole records, that were rejected. A rise: a source changed what it sends.",
-            "integration",
-            "reason",
-        )
-        self.dead_letters_total = self._counter(
-            "dead_letters", "Records written to the dead letter topic. A rise: look at them by reason.", "topic", "reason"
-        )
-        self.ignored_records_total = self._counter(
-            "ignored_records", "Valid records that mean nothing for any segment. A rise is no error.", "reason"
-        )
-        self.future_event_times_total = self._counter(
-            "future_event_times", "Records whose source clock was too far ahead. A rise: a source's clock is wrong."
-        )
-        self.event_to_store_seconds = WeightedHistogram(
-            "cohort_sync_event_to_store_seconds",
-            "From the record's time at the broker to the commit in PostgreSQL. A rise: freshness is being lost.",
-            ("feed",),
-            buckets=EVENT_TO_STORE_BUCKETS_S,
-            registry=self.registry,
-        )
-
-    def _define_steps(self) -> None:
-        self.batch_deltas = self._histogram(
-            "batch_deltas", "Deltas of a batch. At the limit all the time: the worker is at full load.", BATCH_BUCKETS
-        )
-        self.batch_flushes_total = self._counter(
-            "batch_flushes", "Batches by what made them due. Only `age`: there is little to do.", "trigger"
-        )
-        self.store_write_seconds = self._histogram(
-            "store_write_seconds", "Time of one write to the store. A rise: PostgreSQL is slow.", WRITE_BUCKETS_S, "outcome"
-        )
-        self.stage_seconds_total = self._counter(
-            "stage_seconds",
-            "Seconds spent in each stage; writing and reading go on side by side. The one near 1 s/s is the limit.",
-            "stage",
-        )
-        self.commits_total = self._counter(
-            "commits", "Commits of offsets to Kafka. A rise of others than `committed`: rebalances, or no broker.", "outcome"
-        )
-
-    def _define_state(self) -> None:
-        self.rebalances_total = self._counter(
-            "rebalances", "Times that partitions were given out anew. A steady rise: workers come and go, or are too slow."
-        )
-        self.assigned_partitions = self._gauge("assigned_partitions", "Partitions that are ours. 0: a worker too many.")
-        self.paused_partitions = self._gauge(
-            "paused_partitions",
-            "Partitions that are not read. `dead_letters` above 0: a person has to look; `back_pressure`: the store is slow.",
-            "reason",
-        )
-        self.consumer_lag_records = self._gauge(
-            "consumer_lag_records", "Records not read yet. A steady rise: too little capacity.", "topic", "partition"
-        )
-        self.consumer_position_timestamp_seconds = self._gauge(
-            "consumer_position_timestamp_seconds",
-            "Time of the last record that is stored. Standing still while there is lag: that partition is stuck.",
-            "topic",
-            "partition",
-        )
-        self.segments = self._gauge("segments", "Segments in the store. A sudden rise: a source invents cohort ids.")
-        self.store_horizon_age_seconds = self._gauge(
-            "store_horizon_age_seconds",
-            "Age of the oldest open write transaction on the server. A rise: it holds back projections and the sweep.",
-        )
-
-    def _define_process(self) -> None:
-        self.event_loop_lag_seconds = self._gauge(
-            "event_loop_lag_seconds",
-            "Longest time in the last half minute that the event loop was late. Above 1: heartbeats are at risk.",
-        )
-        build_info = self._gauge("build_info", "Always 1; the version that runs is in the labels.", "version", "python")
-        build_info.labels(own_version(), platform.python_version()).set(1)
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
-
-    def _start_at_zero(self) -> None:
-        for feed in self._feeds:
-            self.records_total.labels(feed.name)
-            self.event_to_store_seconds.start((feed.name,))
-            for reason in Reason:
-                self.rejects_total.labels(feed.format, reason)
-                for topic in feed.topics:
-                    self.dead_letters_total.labels(topic, reason)
-        closed_lists: list[tuple[Counter | Gauge | Histogram, Iterable[str]]] = [
-            (self.ignored_records_total, Ignored),
-            (self.batch_flushes_total, TRIGGERS),
-            (self.store_write_seconds, WRITE_OUTCOMES),
-            (self.stage_seconds_total, STAGES),
-            (self.commits_total, COMMIT_OUTCOMES),
-            (self.paused_partitions, PAUSE_REASONS),
-        ]
-        for metric, values in closed_lists:
-            for value in values:
-                metric.labels(value)
 
     def exposition(self) -> bytes:
         """All metrics in the text format of Prometheus."""
@@ -264,9 +125,9 @@ class Metrics:
     def set_lags(self, lags: Mapping[TopicPartition, int]) -> None:
         """The lag of every partition that is ours; what is no longer ours is no longer shown."""
         for tp in self._shown_partitions - lags.keys():
-            labels = tp.topic, str(tp.partition)
-            for gauge in (self.consumer_lag_records, self.consumer_position_timestamp_seconds):
-                gauge.remove_by_labels({"topic": labels[0], "partition": labels[1]})
+            labels = {"topic": tp.topic, "partition": str(tp.partition)}
+            self.consumer_lag_records.remove_by_labels(labels)
+            self.consumer_position_timestamp_seconds.remove_by_labels(labels)
         self._shown_partitions = set(lags)
         for tp, lag in lags.items():
             self.consumer_lag_records.labels(tp.topic, tp.partition).set(lag)
@@ -280,23 +141,6 @@ class Metrics:
         """Whose record it was, from a closed list whatever its header says."""
         name = header or next((feed.format for feed in self._feeds if feed.carries(topic)), UNKNOWN)
         return self._formats.get(name.casefold(), UNKNOWN)
-
-    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
-        return Counter(f"cohort_sync_{name}", documentation, labels, registry=self.registry)
-
-    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
-        return Gauge(f"cohort_sync_{name}", documentation, labels, registry=self.registry)
-
-    def _histogram(self, name: str, documentation: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        return Histogram(f"cohort_sync_{name}", documentation, labels, buckets=buckets, registry=self.registry)
-
-
-def own_version() -> str:
-    """The installed version of cohort-sync."""
-    try:
-        return version("cohort-sync")
-    except PackageNotFoundError:
-        return UNKNOWN
 
 
 def _outcome(exc: BaseException) -> str:

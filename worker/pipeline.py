@@ -70,9 +70,12 @@ class Pipeline:
         self._checkpoint = Checkpoint()
         self._settled_at = 0.0
         self._stop_deadline: float | None = None
+        self.running = False
+        """Whether there may be something that a stop has to finish."""
 
     async def run(self) -> None:
         """Runs until `stop`, then makes durable what is in flight. Kafka and the store may fail and come back."""
+        self.running = True
         try:
             while self._stop_deadline is None:
                 await self._cycle()

@@ -6,8 +6,10 @@ No error text quotes a value, since that could be a secret.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr, ValidationInfo
 
@@ -29,6 +31,19 @@ def masked_url(url: str) -> str:
     """The URL without its password, wherever it stands: what may be shown to people."""
     url = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
     return re.sub(r"(password=)[^&]*", r"\1***", url)
+
+
+def with_parameters(url: str, parameters: Mapping[str, str]) -> str:
+    """The URL with these query parameters over those that it has."""
+    if not parameters:
+        return url
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(query=urlencode(dict(parse_qsl(parts.query)) | dict(parameters))))
+
+
+def manifests_in(folder: Path) -> tuple[Path, ...]:
+    """Every manifest of this folder, sorted: `name.json`, or `name/manifest.json`."""
+    return tuple(sorted([*folder.glob("*.json"), *folder.glob("*/manifest.json")]))
 
 
 def _resolved(path: object, info: ValidationInfo) -> Path:
@@ -59,10 +74,10 @@ def _secret_file(path: object, info: ValidationInfo) -> SecretFile:
     return SecretFile(resolved, secret)
 
 
-def _file(path: object, info: ValidationInfo) -> Path:
+def _file(path: object, info: ValidationInfo) -> str:
     resolved = _resolved(path, info)
     _read(resolved)
-    return resolved
+    return str(resolved)
 
 
 def _folder(path: object, info: ValidationInfo) -> Path:
@@ -115,7 +130,7 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 TopicName = Annotated[str, AfterValidator(_topic)]
 Pattern = Annotated[str, Field(min_length=1), AfterValidator(_pattern)]
 ContextKind = Annotated[str, AfterValidator(_context_kind)]
-ReadableFile = Annotated[Path, BeforeValidator(_file)]
+ReadableFile = Annotated[str, BeforeValidator(_file)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
 SecretFromFile = Annotated[SecretFile, BeforeValidator(_secret_file), _SHOW_PATH]
 DsnFromFile = Annotated[SecretFile, BeforeValidator(_dsn_file), _SHOW_PATH]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -26,6 +25,8 @@ from worker.setting_types import (
     SecretFromFile,
     TopicName,
     Url,
+    manifests_in,
+    with_parameters,
 )
 
 MIB = 1 << 20
@@ -72,9 +73,9 @@ class KafkaSettings(Section):
             sasl_mechanism=self.sasl_mechanism,
             sasl_username=self.sasl_username,
             sasl_password=password.get_secret_value() if password else None,
-            ssl_cafile=_text(self.ssl_cafile),
-            ssl_certfile=_text(self.ssl_certfile),
-            ssl_keyfile=_text(self.ssl_keyfile),
+            ssl_cafile=self.ssl_cafile,
+            ssl_certfile=self.ssl_certfile,
+            ssl_keyfile=self.ssl_keyfile,
         )
 
 
@@ -95,13 +96,9 @@ class PostgresSettings(Section):
     def url(self) -> str:
         """The DSN, with what the `ssl*` settings say. It may hold a password."""
         dsn = self.dsn or self.dsn_file
-        url = dsn.get_secret_value() if dsn else ""
         names = ("sslmode", "sslrootcert", "sslcert", "sslkey")
-        said = {name: str(value) for name in names if (value := getattr(self, name))}
-        if not said:
-            return url
-        parts = urlsplit(url)
-        return urlunsplit(parts._replace(query=urlencode(dict(parse_qsl(parts.query)) | said)))
+        said = {name: value for name in names if (value := getattr(self, name))}
+        return with_parameters(dsn.get_secret_value() if dsn else "", said)
 
 
 class DeadLetterSettings(Section):
@@ -255,12 +252,3 @@ class Settings(Section):
     def manifest_paths(self) -> tuple[Path, ...]:
         """The manifests in `manifests_dir`, for `consumers.formats.Formats`."""
         return manifests_in(self.manifests_dir) if self.manifests_dir else ()
-
-
-def manifests_in(folder: Path) -> tuple[Path, ...]:
-    """Every manifest of this folder, sorted: `name.json`, or `name/manifest.json`."""
-    return tuple(sorted([*folder.glob("*.json"), *folder.glob("*/manifest.json")]))
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

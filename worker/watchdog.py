@@ -31,8 +31,8 @@ EXIT_STATUS = 1
 class Watchdog:
     """Ends the process when its event loop or its pipeline made no progress for so long.
 
-    Whatever supervises it starts it again, from the checkpoint. It looks from a thread of its own, since a blocked event
-    loop can't look at itself. To be entered inside the loop, in the loop's thread.
+    Whatever supervises it starts it again, from the checkpoint. It looks from a thread of its own, since a blocked
+    event loop can't look at itself. To be entered inside the loop, in the loop's thread.
     """
 
     def __init__(self, instruments: Instruments, *, stall_s: float) -> None:
@@ -60,7 +60,8 @@ class Watchdog:
         while not self._ended.wait(min(1.0, self._stall_s / 4)):
             loop_stalled_s = time.monotonic() - self._beat_at
             if loop_stalled_s > self._stall_s:
-                self._end("event_loop_stalled", loop_stalled_s, _lines(sys._current_frames().get(self._watched)))  # noqa: SLF001 - the documented way to see another thread
+                frames = sys._current_frames()  # noqa: SLF001 - the documented way to see another thread
+                self._end("event_loop_stalled", loop_stalled_s, _lines(frames.get(self._watched)))
             elif self._health.stalled_s() > self._stall_s:
                 self._end("pipeline_stalled", self._health.stalled_s(), _task_lines(self._loop))
 

@@ -30,8 +30,8 @@ class Finding(NamedTuple):
 def command() -> None:
     """Checks and shows the configuration.
 
-    Any setting can be given by an environment variable too: COHORT_SYNC_ and its path, joined by __, with places in lists
-    as numbers.
+    Any setting can be given by an environment variable too: COHORT_SYNC_ and its path, joined by __, with places in
+    lists as numbers.
 
     \b
     Examples:
@@ -59,7 +59,9 @@ def check(settings: Settings, *, as_json: bool) -> int:
     if as_json:
         print_json(*({"check": each.what, "ok": each.why is None, "why": each.why} for each in findings))
     else:
-        print_table(("check", "", "why"), [(each.what, "wrong" if each.why else "ok", each.why or "") for each in findings])
+        print_table(
+            ("check", "", "why"), [(each.what, "wrong" if each.why else "ok", each.why or "") for each in findings]
+        )
     return FAILED if any(each.why for each in findings) else OK
 
 
@@ -78,7 +80,7 @@ def show(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         print_json(values)
     else:
-        print_line(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110).rstrip())
+        print_line(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
 
 
 async def _look_at_all(settings: Settings) -> list[Finding]:

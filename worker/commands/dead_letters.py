@@ -17,7 +17,7 @@ from consumers.errors import Reason
 from consumers.inspection import KafkaInspector, KafkaPublisher, Outgoing, kafka_inspector, kafka_publisher
 from consumers.record import ORIGINAL_PREFIX, Origin, Record
 from worker.commands.frame import CommandError, json_option, with_settings
-from worker.commands.output import Row, print_json, print_line, print_long_table, print_table, progress, rfc3339, shown, tell
+from worker.commands.output import print_json, print_line, print_long_table, print_table, progress, rfc3339, shown, tell
 from worker.settings import Settings
 
 _AGO = re.compile(r"([0-9]{1,9})([smhd])")
@@ -62,7 +62,7 @@ class Choice(NamedTuple):
         )
 
 
-class _Since(click.ParamType):
+class _Since(click.ParamType[datetime]):
     name = "TIME"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
@@ -84,7 +84,12 @@ def _choosing(function: click.decorators.FC) -> click.decorators.FC:
     for option in (
         click.option("--since", type=_Since(), help="Rejected since then: 2026-01-31T08:00:00Z, or an age: 2h, 3d."),
         click.option("--topic", metavar="T", help="Only of records that came from this topic."),
-        click.option("--reason", type=click.Choice([*Reason]), metavar="R", help="Only with this reason."),
+        click.option(
+            "--reason",
+            type=click.Choice([str(reason) for reason in Reason]),
+            metavar="R",
+            help="Only with this reason.",
+        ),
     ):
         function = option(function)
     return function
@@ -249,7 +254,9 @@ def _as_it_was(letter: Letter) -> Outgoing:
     """The record as it first arrived, with headers that say where and when that was."""
     topic, partition, offset, timestamp_ms = letter.origin
     place = {"topic": topic, "partition": partition, "offset": offset, "timestamp": timestamp_ms}
-    own = [(name, value) for name, value in letter.record.headers if not name.startswith((HEADER_PREFIX, ORIGINAL_PREFIX))]
+    own = [
+        (name, value) for name, value in letter.record.headers if not name.startswith((HEADER_PREFIX, ORIGINAL_PREFIX))
+    ]
     original = [(ORIGINAL_PREFIX + name, str(value).encode()) for name, value in place.items()]
     return Outgoing(topic, letter.record.key, letter.record.value, (*own, *original))
 
@@ -257,7 +264,9 @@ def _as_it_was(letter: Letter) -> Outgoing:
 async def _chosen(settings: Settings, kafka: KafkaInspector, choice: Choice) -> AsyncIterator[Letter]:
     topic = settings.kafka.dead_letter_topic
     if await kafka.missing_topics([topic]):
-        raise CommandError(f"the dead letter topic {topic} does not exist: `cohort-sync config check` tells what else is missing")
+        raise CommandError(
+            f"the dead letter topic {topic} does not exist: `cohort-sync config check` tells what else is missing"
+        )
     async for record in kafka.records(topic):
         letter = _letter(record)
         if letter is None:
@@ -296,7 +305,7 @@ def _row(letter: Letter) -> dict[str, object]:
     }
 
 
-def _content(record: Record) -> Row:
+def _content(record: Record) -> dict[str, object]:
     own = {name: raw.decode("utf-8", "replace") for name, raw in record.headers if not name.startswith(HEADER_PREFIX)}
     arrived_ms = record.header(HEADER_PREFIX + "timestamp")
     return {

@@ -26,7 +26,9 @@ from worker.settings import Settings
 def command(  # noqa: PLR0913 - click's options
     settings: Settings, *, segment: str, context_key: str, environment: str | None, with_record: bool, as_json: bool
 ) -> None:
-    """Tells whether CONTEXT_KEY is in SEGMENT, since when, and which record decided it.
+    """Tells whether somebody is in a segment, and why.
+
+    It shows since when CONTEXT_KEY is in SEGMENT, or no longer is, and which record decided it.
 
     A context that no record ever named is not included either: that is said, and the exit status is 0 then too; with
     --json, "included" is false and everything about a record is null.

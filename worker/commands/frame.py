@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -48,8 +48,7 @@ def with_settings(function: Function) -> Function:
     def call(*args: Any, config_file: Path | None, **kwargs: Any) -> Any:
         return function(*args, settings=load_settings(config_file, os.environ), **kwargs)
 
-    decorated: Function = config_option(call)
-    return decorated
+    return cast("Function", config_option(call))
 
 
 def run_command_line(cli: click.Command, arguments: Sequence[str] | None = None) -> int:
@@ -59,11 +58,8 @@ def run_command_line(cli: click.Command, arguments: Sequence[str] | None = None)
         sys.stdout.flush()
     except BrokenPipeError:
         return _reader_left()
-    except click.exceptions.NoArgsIsHelpError as exc:
-        exc.show()
-        return WRONG_USAGE
     except click.ClickException as exc:
-        return _said(WRONG_USAGE, _with_usage(exc))
+        return _wrong_usage(exc)
     except (ConfigError, ManifestError) as exc:
         return _said(WRONG_USAGE, f"the configuration can't be used:\n{exc}")
     except (click.Abort, KeyboardInterrupt):
@@ -97,10 +93,13 @@ def _sentence(exc: BaseException) -> str:
     return str(exc)
 
 
-def _with_usage(exc: click.ClickException) -> str:
+def _wrong_usage(exc: click.ClickException) -> int:
+    if isinstance(exc, click.exceptions.NoArgsIsHelpError):
+        exc.show()
+        return WRONG_USAGE
     context = exc.ctx if isinstance(exc, click.UsageError) else None
     hint = f"\nTry `{context.command_path} --help`." if context else ""
-    return f"{exc.format_message()}{hint}"
+    return _said(WRONG_USAGE, f"{exc.format_message()}{hint}")
 
 
 def _said(status: int, text: str) -> int:

@@ -42,7 +42,7 @@ def json_records(file: BinaryIO, largest: int) -> Iterator[Line]:
 def _lines(file: BinaryIO, largest: int) -> Iterator[Line]:
     blank: list[int] = []
     number = -1
-    for number, (text, size) in enumerate(_sized_lines(file, largest)):  # noqa: B007 - asked for behind the loop
+    for number, (text, size) in enumerate(_sized_lines(file, largest)):
         if not text:
             blank.append(number)
             continue

@@ -27,7 +27,9 @@ _COLUMNS = ("context_key", "included", "since", "topic", "partition", "offset")
 def command(  # noqa: PLR0913 - click's options
     settings: Settings, *, segment: str, environment: str | None, with_removed: bool, count: bool, as_json: bool
 ) -> None:
-    """Shows the members of SEGMENT, a segment's key, with the record that put each of them in.
+    """Shows the members of a segment.
+
+    SEGMENT is its key. Each member is shown with the record that put it in, or out.
 
     The members are streamed, so a segment of any size can be shown.
 

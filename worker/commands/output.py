@@ -1,6 +1,7 @@
 """How commands print: tables for people, JSON lines for programs, progress on standard error.
 
-What stands in keys and names comes from strangers: on a terminal, characters that could control it are shown as escapes.
+What stands in keys and names comes from strangers: on a terminal, characters that could control it are shown as
+escapes.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ import difflib
 import os
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -19,12 +17,13 @@ from consumers.formats import Format, Formats
 from consumers.normalize import Normalizer
 from stores.model import DEFAULT_CONTEXT_KIND, is_context_kind
 from worker.commands.frame import OK, REJECTED, config_option, json_option
+from worker.commands.json_records import json_records
 from worker.commands.output import progress
-from worker.commands.parse_result import JsonLines, Outcome, Summary
+from worker.commands.parse_outcome import JsonLines, Outcome, Reader, parse_lines
+from worker.commands.parse_summary import Summary
 from worker.config import load_settings
 
 TOPIC = "parse"
-PROGRESS_STEP_BYTES = 1 << 20
 
 
 class Rules(NamedTuple):
@@ -34,6 +33,15 @@ class Rules(NamedTuple):
     environments: Environments = Environments()
     skip_unknown_environment: bool = False
     manifests: tuple[Path, ...] = ()
+
+    def normalizer(self, formats: Formats) -> Normalizer:
+        """What reads records by these rules."""
+        return Normalizer(
+            environments=self.environments,
+            limits=self.limits,
+            skip_unknown_environment=self.skip_unknown_environment,
+            formats=formats,
+        )
 
 
 @click.command("parse")
@@ -47,8 +55,13 @@ class Rules(NamedTuple):
 )
 @click.option("--environment", metavar="E", help="Used where a payload names none.")
 @click.option("--context-kind", metavar="K", default=DEFAULT_CONTEXT_KIND, show_default=True, help="Likewise.")
-@click.option("--context-key", metavar="RULE", default=str(ContextKeyRule.USER_ID), show_default=True,
-              help="Which identifier is the context key, as in feeds[].context_key.")
+@click.option(
+    "--context-key",
+    metavar="RULE",
+    default=str(ContextKeyRule.USER_ID),
+    show_default=True,
+    help="Which identifier is the context key, as in feeds[].context_key.",
+)
 @click.option("--cohort-id", metavar="ID", help="For formats that carry none.")
 @click.option("--cohort-name", metavar="NAME", help="Likewise.")
 @json_option
@@ -69,8 +82,8 @@ def command(  # noqa: PLR0913 - the options of a feed, one by one
 ) -> int:
     """Shows what the payloads in FILE would do: who joins or leaves which segment, what is rejected, and why.
 
-    FILE has one JSON record a line, or is a single document; - is standard input. Neither Kafka nor a database is needed,
-    and no configuration: with --config its limits, environments and manifests hold too.
+    FILE has one JSON record a line, or is a single document; - is standard input. Neither Kafka nor a database is
+    needed, and no configuration: with --config its limits, environments and manifests hold too.
 
     \b
     Examples:
@@ -93,17 +106,11 @@ def command(  # noqa: PLR0913 - the options of a feed, one by one
         cohort_id=cohort_id,
         cohort_name=cohort_name,
     )
-    normalizer = Normalizer(
-        environments=rules.environments,
-        limits=rules.limits,
-        skip_unknown_environment=rules.skip_unknown_environment,
-        formats=formats,
-    )
+    reader = Reader(rules.normalizer(formats), feed, rules.limits)
     outcome: Outcome = JsonLines(sys.stdout.buffer) if as_json else Summary()
-    with _progress_of(file) as counted:
-        outcome.take_all(counted, normalizer, feed, rules.limits)
-    outcome.finish()
-    return REJECTED if outcome.rejected else OK
+    with progress("parse", _size(file)) as advance:
+        parse_lines(json_records(file, rules.limits.record_bytes), reader, outcome, advance)
+    return REJECTED if outcome.finish() else OK
 
 
 def _rules(config_file: Path | None) -> Rules:
@@ -157,12 +164,10 @@ def _checked_rule(rule: str, integration: str) -> str:
     return rule
 
 
-@contextmanager
-def _progress_of(file: BinaryIO) -> Iterator[BinaryIO]:
-    """The file, with a progress bar where it is one of a known size and somebody looks."""
-    status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode) or not sys.stderr.isatty():
-        yield file
-        return
-    with progress("parse", status.st_size) as advance:
-        yield CountedFile(file, advance)
+def _size(file: BinaryIO) -> int | None:
+    """How many bytes there will be, where that can be known."""
+    try:
+        status = os.fstat(file.fileno())
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

@@ -16,10 +16,10 @@ from worker.settings import Settings
 )
 @with_settings
 def command(settings: Settings, *, until_caught_up: bool) -> None:
-    """Runs the worker: reads the feeds' topics and keeps the memberships in PostgreSQL.
+    """Runs the worker: from the feeds into PostgreSQL.
 
-    It runs until SIGTERM or SIGINT, which let it finish what it has begun. Logs go to standard error; what it is doing is
-    at http://127.0.0.1:9400/readyz and /metrics (settings http.host and http.port).
+    It runs until SIGTERM or SIGINT, which let it finish what it has begun. Logs go to standard error; what it is doing
+    is at http://127.0.0.1:9400/readyz and /metrics (settings http.host and http.port).
 
     \b
     Examples:

@@ -13,7 +13,9 @@ from worker.commands.frame import CommandError, json_option, with_settings
 from worker.commands.output import Row, print_json, print_table, rfc3339, tell
 from worker.settings import Settings
 
-environment_option = click.option("--environment", metavar="E", help="The environment, where the key exists in several.")
+environment_option = click.option(
+    "--environment", metavar="E", help="The environment, where the key exists in several."
+)
 
 
 @click.command("segments")
@@ -21,7 +23,7 @@ environment_option = click.option("--environment", metavar="E", help="The enviro
 @json_option
 @with_settings
 def command(settings: Settings, *, environment: str | None, as_json: bool) -> None:
-    """Shows the segments, with how many are in each and when it last changed.
+    """Shows the segments with their counts and last changes.
 
     \b
     Examples:
@@ -34,8 +36,16 @@ def command(settings: Settings, *, environment: str | None, as_json: bool) -> No
     elif segments:
         columns = ("environment", "segment", "kind", "included", "generation", "last change", "integration", "name")
         rows = [
-            (s.environment, s.key, s.context_kind, s.included_count, str(s.generation), rfc3339(s.last_change_at),
-             s.integration, s.name)
+            (
+                s.environment,
+                s.key,
+                s.context_kind,
+                s.included_count,
+                str(s.generation),
+                rfc3339(s.last_change_at),
+                s.integration,
+                s.name,
+            )
             for s in segments
         ]
         print_table(columns, rows, numbers=("included", "generation"))
@@ -67,7 +77,9 @@ async def the_segment(reader: PostgresReader, key: str, environment: str | None)
     found = await reader.segments_named(key, environment)
     if len(found) > 1:
         environments = ", ".join(segment.environment for segment in found)
-        raise click.UsageError(f"segment {key!r} is in several environments: add --environment with one of {environments}")
+        raise click.UsageError(
+            f"segment {key!r} is in several environments: add --environment with one of {environments}"
+        )
     if found:
         return found[0]
     known = [segment.key for segment in await reader.segments(environment)]

@@ -15,7 +15,8 @@ from consumers.feeds import ContextKeyRule
 from consumers.formats import HEADER, known_integrations
 from consumers.manifest import ManifestError
 from worker.config.problems import Location, Problem, did_you_mean
-from worker.settings import KafkaSettings, manifests_in
+from worker.setting_types import manifests_in
+from worker.settings import KafkaSettings
 
 _IDENTITY_TYPE = re.compile(r"[a-z][a-z0-9_]*")
 _NEEDED = {"redis": ("url", "url_file"), "dynamodb": ("table",)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,7 +44,9 @@ class Document:
             line = exc.problem_mark.line + 1 if exc.problem_mark else 1
             raise ConfigError([f"{path}:{line}: is not YAML: {exc.problem or exc.context}"]) from None
         except (yaml.YAMLError, ValueError):
-            raise ConfigError([f"{path}: is not YAML: it holds characters, a date or a number that YAML has not"]) from None
+            raise ConfigError(
+                [f"{path}: is not YAML: it holds characters, a date or a number that YAML has not"]
+            ) from None
         finally:
             loader.dispose()
         return document
@@ -60,7 +63,7 @@ class Document:
     def override(self, location: Location, value: object, variable: str) -> bool:
         """Puts a value there. False where lists would get a hole, or where a section is something else."""
         inside: Any = self.values
-        for step, following in zip(location, location[1:], strict=False):
+        for step, following in pairwise(location):
             if not _has_place(inside, step):
                 return False
             inside = _child(inside, step, [] if isinstance(following, int) else {})
@@ -80,7 +83,9 @@ class Document:
     def _visit(self, node: yaml.Node, location: Location, above: tuple[yaml.Node, ...]) -> None:
         """Notes lines, and finds names that are given twice, of which YAML would silently keep the last."""
         if node in above:
-            raise ConfigError([f"{self._path}:{node.start_mark.line + 1}: {'.'.join(map(str, location))}: contains itself"])
+            raise ConfigError(
+                [f"{self._path}:{node.start_mark.line + 1}: {'.'.join(map(str, location))}: contains itself"]
+            )
         self._lines.setdefault(location, node.start_mark.line + 1)
         if isinstance(node, yaml.SequenceNode):
             for number, item in enumerate(node.value):

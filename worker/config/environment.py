@@ -1,7 +1,7 @@
 """Environment variables as settings: `COHORT_SYNC_KAFKA__BOOTSTRAP_SERVERS` is `kafka.bootstrap_servers`.
 
-Places in lists are numbers: `COHORT_SYNC_FEEDS__0__ENVIRONMENT`. Text is taken as it is; numbers, lists and sections are
-written as YAML or JSON.
+Places in lists are numbers: `COHORT_SYNC_FEEDS__0__ENVIRONMENT`. Text is taken as it is; numbers, lists and sections
+are written as YAML or JSON.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ CONFIG_VARIABLE = "COHORT_SYNC_CONFIG"
 TEST_PREFIX = "COHORT_SYNC_TEST_"
 """What tests are told; no settings."""
 
-# Kubernetes gives every container such variables for each Service of its namespace, so for one called `cohort-sync` too.
-_SERVICE_LINK = re.compile(r"COHORT_SYNC_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)")
+# Kubernetes gives every container such variables for each Service of its namespace, and one may be `cohort-sync`.
+_SERVICE_LINK = re.compile(
+    r"COHORT_SYNC_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)"
+)
 _SERVICE_URL = re.compile(r"(?:tcp|udp|sctp)://")
 
 
@@ -61,7 +63,9 @@ def _override(document: Document, name: str, location: Location, text: str) -> P
     except (yaml.YAMLError, ValueError):
         return Problem((), "should be a value in YAML or JSON", place)
     if not document.override(location, value, name):
-        return Problem((), "has no place: entries before it are missing in the list, or the file has no list there", place)
+        return Problem(
+            (), "has no place: entries before it are missing in the list, or the file has no list there", place
+        )
     return None
 
 

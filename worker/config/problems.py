@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -66,37 +66,47 @@ def _plain(name: str) -> str:
 
 
 def _problem(details: Any) -> Problem:
-    kind, location, context = details["type"], details["loc"], details.get("ctx", {})
-    if kind == "missing":
-        return Problem(location, "is missing")
-    if kind == "extra_forbidden":
-        return Problem(location, f"is not a setting{did_you_mean(str(location[-1]), fields_at(location[:-1]))}")
-    if kind == "literal_error":
-        return Problem(location, _not_one_of(details["input"], re.findall(r"'([^']*)'", context["expected"])))
-    if kind == "value_error":
-        return Problem(location, str(context["error"]))
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return Problem(location, f"should be a mapping with {', '.join(fields_at(location))}")
-    if kind == "tuple_type":
-        return Problem(location, "should be a list")
-    if kind == "string_type":
-        return Problem(location, _no_text(details["input"]))
-    return Problem(location, _reworded(details["msg"], details["input"]))
+    location = details["loc"]
+    say = _SAYINGS.get(details["type"], _reworded)
+    return Problem(location, say(details))
 
 
-def _not_one_of(given: object, allowed: list[str]) -> str:
-    said = f"is not one of {', '.join(allowed)}"
-    near = get_close_matches(_plain(str(given)), list(map(_plain, allowed)), n=1)
-    return said + (f" (did you mean '{allowed[list(map(_plain, allowed)).index(near[0])]}'?)" if near else "")
+def _unknown(details: Any) -> str:
+    *section, name = details["loc"]
+    return f"is not a setting{did_you_mean(str(name), fields_at(tuple(section)))}"
 
 
-def _no_text(given: object) -> str:
-    is_scalar = not isinstance(given, (dict, list))
+def _no_section(details: Any) -> str:
+    return f"should be a mapping with {', '.join(fields_at(details['loc']))}"
+
+
+def _not_one_of(details: Any) -> str:
+    allowed = {_plain(choice): choice for choice in re.findall(r"'([^']*)'", details["ctx"]["expected"])}
+    near = get_close_matches(_plain(str(details["input"])), allowed, n=1)
+    hint = f" (did you mean '{allowed[near[0]]}'?)" if near else ""
+    return f"is not one of {', '.join(allowed.values())}{hint}"
+
+
+def _no_text(details: Any) -> str:
+    is_scalar = not isinstance(details["input"], (dict, list))
     return "should be text" + (": write it in quotes" if is_scalar else "")
 
 
-def _reworded(message: str, given: object) -> str:
-    message = message.replace("Input should", "should", 1)
+def _reworded(details: Any) -> str:
+    message = details["msg"].replace("Input should", "should", 1)
     message = re.sub(r"^(String|Tuple) should have", "should have", message).partition(", unable to parse")[0]
+    given = details["input"]
     is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
     return f"{message}, not {given}" if is_number else message
+
+
+_SAYINGS: dict[str, Callable[[Any], str]] = {
+    "missing": lambda _: "is missing",
+    "extra_forbidden": _unknown,
+    "literal_error": _not_one_of,
+    "value_error": lambda details: str(details["ctx"]["error"]),
+    "model_type": _no_section,
+    "model_attributes_type": _no_section,
+    "tuple_type": lambda _: "should be a list",
+    "string_type": _no_text,
+}

@@ -25,9 +25,7 @@ def as_json(payload: object) -> bytes:
 
 def a_normalizer(*environments: str, limits: Limits | None = None, skip: bool = False) -> Normalizer:
     listed = tuple(Environment(key=key) for key in environments)
-    return Normalizer(
-        environments=Environments(listed), limits=limits or Limits(), skip_unknown_environment=skip
-    )
+    return Normalizer(environments=Environments(listed), limits=limits or Limits(), skip_unknown_environment=skip)
 
 
 def normalized(payload: object, normalizer: Normalizer | None = None, **feed: Any) -> Normalized:
@@ -36,7 +34,10 @@ def normalized(payload: object, normalizer: Normalizer | None = None, **feed: An
 
 
 def meaning(payload: object, normalizer: Normalizer | None = None, **feed: Any) -> list[str]:
-    """`+u1 amplitude-c1`: joins; `-u1 …`: leaves; `2: reason`: that member is rejected; `invalid: …`, `ignored: …`: all of it."""
+    """What would happen, in the order of the document.
+
+    `+u1 amplitude-c1` joins and `-u1 …` leaves; `2: reason` is a rejected member; `invalid: …` and `ignored: …` are all of it.
+    """
     return meaning_of(a_record(as_json(payload), timestamp_ms=NOW_MS), normalizer, **feed)
 
 

@@ -46,15 +46,19 @@ def test_each_form_of_trait_names_its_cohort(trait: str, name: str, cohort_id: s
 
 
 @pytest.mark.parametrize(
-    "trait", ["", "email", "amplitude_id", "Power users", "(7kh)", ":7kh", "Power users ()", "a (b c)", "x" * 5000 + " (1)"]
+    "trait",
+    ["", "email", "amplitude_id", "Power users", "(7kh)", ":7kh", "Power users ()", "a (b c)", "x" * 5000 + " (1)"],
 )
 def test_other_traits_name_none(trait: str) -> None:
     assert cohort_in(trait) is None
 
 
-@pytest.mark.parametrize("trait", ["Beta (c1)", "[Amplitude] Beta (c1)", "[Amplitude] Beta: c1", "Beta:c1", "amplitude_Beta_c1"])
 @pytest.mark.parametrize(
-    ("value", "sign"), [(True, "+"), (False, "-"), ("True", "+"), ("False", "-"), ("true", "+"), ("false", "-"), (0, "-")]
+    "trait", ["Beta (c1)", "[Amplitude] Beta (c1)", "[Amplitude] Beta: c1", "Beta:c1", "amplitude_Beta_c1"]
+)
+@pytest.mark.parametrize(
+    ("value", "sign"),
+    [(True, "+"), (False, "-"), ("True", "+"), ("False", "-"), ("true", "+"), ("false", "-"), (0, "-")],
 )
 def test_all_forms_are_read_from_amplitudes_own_events(trait: str, value: object, sign: str) -> None:
     assert says(from_amplitude({trait: value})) == [f"{sign}u1 amplitude-c1"]
@@ -74,7 +78,9 @@ def test_a_trait_that_names_amplitude_needs_no_other_sign(trait: str) -> None:
     assert says(identify({trait: False, "email": "e"})) == ["-u1 amplitude-c1"]
 
 
-@pytest.mark.parametrize("traits", [{"Plan (gold)": True}, {"referrer:x": "true"}, {"[Amplitude] Session Id": 3}, {}, None, []])
+@pytest.mark.parametrize(
+    "traits", [{"Plan (gold)": True}, {"referrer:x": "true"}, {"[Amplitude] Session Id": 3}, {}, None, []]
+)
 def test_an_ordinary_identify_is_ignored(traits: object) -> None:
     assert says(identify(traits)) == ["ignored: not_an_audience"]
 
@@ -84,7 +90,9 @@ def test_an_ordinary_trait_that_begins_like_a_cohort_is_ignored(value: object) -
     assert says(identify({"amplitude_session_id": value})) == ["ignored: not_an_audience"]
 
 
-@pytest.mark.parametrize(("value", "reason"), [(None, "value_missing"), ("perhaps", "value_invalid"), (2, "value_invalid")])
+@pytest.mark.parametrize(
+    ("value", "reason"), [(None, "value_missing"), ("perhaps", "value_invalid"), (2, "value_invalid")]
+)
 def test_an_event_whose_only_cohort_says_nothing_is_refused(value: object, reason: str) -> None:
     assert says(from_amplitude({"Beta (c1)": value})) == [f"invalid: {reason}"]
     assert says(identify({"[Amplitude] Beta (c1)": value})) == [f"invalid: {reason}"]
@@ -104,7 +112,9 @@ def test_a_cohort_in_two_forms_is_one_change_and_the_last_wins() -> None:
 
 
 def test_amplitudes_batch_of_identify_events_is_read() -> None:
-    payload = {"batch": [from_amplitude({"Beta (c1)": True}), from_amplitude({"Beta (c1)": "False"}) | {"userId": "u2"}]}
+    payload = {
+        "batch": [from_amplitude({"Beta (c1)": True}), from_amplitude({"Beta (c1)": "False"}) | {"userId": "u2"}]
+    }
 
     assert says(payload) == ["+u1 amplitude-c1", "-u2 amplitude-c1"]
 

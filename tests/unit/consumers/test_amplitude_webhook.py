@@ -121,7 +121,13 @@ def test_a_template_names_the_cohort_in_a_property_of_each_user() -> None:
 
 
 def test_a_template_without_a_usable_cohort_costs_only_its_user() -> None:
-    payload = [user("a"), user("b", amplitude_beta_7kh=None), 3, user(None, amplitude_beta_7kh=True), user("c", amplitude_beta_7kh=True)]
+    payload = [
+        user("a"),
+        user("b", amplitude_beta_7kh=None),
+        3,
+        user(None, amplitude_beta_7kh=True),
+        user("c", amplitude_beta_7kh=True),
+    ]
 
     assert says(payload) == [
         "0: cohort_id_missing",

@@ -10,8 +10,8 @@ from consumers.document import checked, decode
 from consumers.errors import InvalidRecord, Reason
 from consumers.feeds import Limits
 from consumers.formats import known_integrations
-from tests.unit.consumers.meaning import a_normalizer, meaning, meaning_of
 from tests.builders import a_record
+from tests.unit.consumers.meaning import a_normalizer, meaning, meaning_of
 
 DEEP = 1_000_000
 BAD: list[tuple[str, bytes | None, Reason]] = [
@@ -72,16 +72,22 @@ def test_an_unusual_value_is_read(value: bytes) -> None:
 def test_a_value_of_just_the_allowed_size_is_read() -> None:
     value = b'{"users":[]}'
 
-    assert meaning(value, a_normalizer(limits=Limits(record_bytes=12)), format="amplitude-webhook") == ["ignored: no_members"]
+    assert meaning(value, a_normalizer(limits=Limits(record_bytes=12)), format="amplitude-webhook") == [
+        "ignored: no_members"
+    ]
     assert meaning(value, a_normalizer(limits=Limits(record_bytes=11))) == ["invalid: record_too_large"]
 
 
-def test_one_level_more_than_allowed_is_too_deep() -> None:
-    limits = Limits(json_depth=4)
+@pytest.mark.parametrize("depth", [4, 5, 100])
+@pytest.mark.parametrize("nested", ["[" * 101, "{" * 101, "[{" * 51, "{[" * 51])
+def test_one_level_more_than_allowed_is_too_deep(nested: str, depth: int) -> None:
+    def levels(count: int) -> bytes:
+        closing = nested[:count][::-1].translate(str.maketrans("[{", "]}"))
+        return f"{nested[:count]}{closing}".encode()
 
-    assert checked(b"[[[[1]]]]", limits)
-    with pytest.raises(InvalidRecord, match="deeper than 4"):
-        checked(b"[[[[[1]]]]]", limits)
+    assert checked(levels(depth), Limits(json_depth=depth))
+    with pytest.raises(InvalidRecord, match=f"deeper than {depth}"):
+        checked(levels(depth + 1), Limits(json_depth=depth))
 
 
 def test_a_generous_limit_does_not_let_the_decoder_overflow() -> None:

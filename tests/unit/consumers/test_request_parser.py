@@ -12,8 +12,8 @@ from tests.unit.consumers.meaning import a_normalizer, meaning, normalized, reje
 C1 = "amplitude-c1"
 
 
-def member(user_id: object = "u1", value: object = True, **others: object) -> dict[str, object]:
-    return {"userId": user_id, "value": value, "cohortId": "c1", **others}
+def member(user_id: object = "u1", **others: object) -> dict[str, object]:
+    return {"userId": user_id, "value": True, "cohortId": "c1", **others}
 
 
 def batch(*members: object, **others: object) -> dict[str, object]:
@@ -26,7 +26,7 @@ def without(item: dict[str, object], name: str) -> dict[str, object]:
 
 ROWS: list[tuple[str, Any, list[str]]] = [
     ("1-false-is-a-removal", batch(member(value=False)), [f"-u1 {C1}"]),
-    ("2-true-and-false-in-one-batch", batch(member("u1"), member("u2", False)), [f"+u1 {C1}", f"-u2 {C1}"]),
+    ("2-true-and-false-in-one-batch", batch(member("u1"), member("u2", value=False)), [f"+u1 {C1}", f"-u2 {C1}"]),
     ("3-zero-is-a-removal", batch(member(value=0)), [f"-u1 {C1}"]),
     ("3-null-rejects-that-member", batch(member(value=None), member("u2")), ["0: value_missing", f"+u2 {C1}"]),
     ("3-no-value-rejects-that-member", batch(without(member(), "value")), ["0: value_missing"]),
@@ -71,7 +71,7 @@ ROWS: list[tuple[str, Any, list[str]]] = [
     ("18-no-batch", {"environmentId": "production"}, ["invalid: no_members_field"]),
     ("19-the-last-of-several-wins", batch(member(), member(value=False)), [f"-u1 {C1}"]),
     ("30-a-numeric-cohort-id", batch(member(cohortId=1338065)), ["+u1 amplitude-1338065"]),
-    ("an-id-as-integer-and-text-is-one", batch(member(42), member("42", False)), [f"-42 {C1}"]),
+    ("an-id-as-integer-and-text-is-one", batch(member(42), member("42", value=False)), [f"-42 {C1}"]),
     ("an-id-with-nul", batch(member("u\0"), member("u2")), ["0: context_key_invalid", f"+u2 {C1}"]),
     ("an-id-that-is-too-long", batch(member("u" * 513), member("u2")), ["0: context_key_too_long", f"+u2 {C1}"]),
     ("an-id-that-just-fits", batch(member("é" * 256)), [f"+{'é' * 256} {C1}"]),
@@ -146,7 +146,7 @@ def test_the_name_of_the_first_member_is_not_that_of_another_cohort() -> None:
 
 
 def test_members_that_were_listed_as_in_and_as_out_are_counted() -> None:
-    payload = batch(member("u1"), member("u2"), member("u1", False), member("u1"), member("u2"))
+    payload = batch(member("u1"), member("u2"), member("u1", value=False), member("u1"), member("u2"))
 
     result = normalized(payload)
 
@@ -155,7 +155,7 @@ def test_members_that_were_listed_as_in_and_as_out_are_counted() -> None:
 
 
 def test_groups_and_their_members_keep_the_order_of_the_document() -> None:
-    payload = batch(member("a", False), member("b"), member("c", False), member("d"))
+    payload = batch(member("a", value=False), member("b"), member("c", value=False), member("d"))
 
     groups = normalized(payload).groups
 
@@ -166,12 +166,16 @@ def test_groups_and_their_members_keep_the_order_of_the_document() -> None:
 
 
 def test_every_rejected_member_is_counted_as_a_member() -> None:
-    assert normalized(batch(member(), None, member("u2", "perhaps"))).members == 3
+    assert normalized(batch(member(), None, member("u2", value="perhaps"))).members == 3
 
 
 def test_details_point_at_what_is_wrong_and_quote_nothing() -> None:
     payload = batch(
-        member("secret\0"), member("u2", "secret"), "secret", member(cohortId=["secret"]), without(member(), "userId")
+        member("secret\0"),
+        member("u2", value="secret"),
+        "secret",
+        member(cohortId=["secret"]),
+        without(member(), "userId"),
     )
 
     assert rejects(payload) == {

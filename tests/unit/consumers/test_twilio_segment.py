@@ -83,7 +83,10 @@ ROWS: list[tuple[str, Any, list[str]]] = [
     ("no-personas", {"type": "identify", "userId": "u1", "traits": {"beta": True}}, ["ignored: not_an_audience"]),
     ("no-context", {"type": "track", "userId": "u1", "event": "new"}, ["ignored: not_an_audience"]),
     ("personas-null", identify(context={"personas": None}), ["ignored: not_an_audience"]),
-    *[(kind, event(kind, traits={"beta": True}), ["ignored: not_an_audience"]) for kind in ("page", "screen", "group", "alias")],
+    *[
+        (kind, event(kind, traits={"beta": True}), ["ignored: not_an_audience"])
+        for kind in ("page", "screen", "group", "alias")
+    ],
     ("type-missing", without(identify(), "type"), ["invalid: payload_invalid"]),
     ("type-of-another-type", identify(type=3), ["invalid: payload_invalid"]),
     ("context-of-another-type", identify(context="web"), ["invalid: payload_invalid"]),

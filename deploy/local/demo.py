@@ -1,0 +1,219 @@
+"""`make demo`: the main job on real input, on servers that it starts itself, with a check of its own result.
+
+Sample feeds of every kind, bad records among them, and a large hourly batch go through Kafka into PostgreSQL; then the
+command line shows what came of them. Exit status 0 only if everything is as `samples/expected.json` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import yaml
+from rich.console import Console
+
+from deploy.local.servers import create_topics, start_kafka, start_postgres
+from deploy.local.settings import TOPICS, sample_settings
+
+SAMPLES = Path(__file__).parent / "samples"
+HOURLY_MEMBERS = 50_000
+PAGE_MEMBERS = 1_000
+WAIT_S = 60.0
+
+console = Console(highlight=False)
+T = TypeVar("T")
+
+
+class DemoFailed(Exception):
+    """Something did not come out as it must."""
+
+
+class Demo:
+    """The commands of one demo, all with the same configuration."""
+
+    def __init__(self, folder: Path, config: Path) -> None:
+        self._folder = folder
+        self._environment = os.environ | {"COHORT_SYNC_CONFIG": str(config)}
+
+    def show(self, *arguments: str) -> None:
+        """Runs a command as a person would, output and all."""
+        console.print(f"\n[bold]$ cohort-sync {' '.join(arguments)}[/bold]")
+        done = self._run(arguments, stdout=None)
+        if done.returncode:
+            message = f"`cohort-sync {' '.join(arguments)}` ended with {done.returncode}"
+            raise DemoFailed(message)
+
+    def rows(self, *arguments: str) -> list[dict[str, Any]]:
+        """What a command says to programs."""
+        done = self._run((*arguments, "--json"), stdout=subprocess.PIPE)
+        if done.returncode:
+            message = f"`cohort-sync {' '.join(arguments)} --json` ended with {done.returncode}"
+            raise DemoFailed(message)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    @contextmanager
+    def worker(self) -> Iterator[str]:
+        """A running worker, by the address of its HTTP server; stopped in good order."""
+        log = self._folder / "worker.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "worker", "run"], env=self._environment, stderr=output, stdout=output
+            )
+        try:
+            yield wait_for("the worker's start", lambda: _address(process, log))
+            process.send_signal(signal.SIGTERM)
+            if process.wait(WAIT_S):
+                message = f"the worker ended with {process.returncode}: {log.read_text()[-2000:]}"
+                raise DemoFailed(message)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def _run(self, arguments: tuple[str, ...], *, stdout: int | None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "worker", *arguments]
+        return subprocess.run(
+            command, env=self._environment, stdout=stdout, text=True, timeout=WAIT_S, check=False, stdin=subprocess.DEVNULL
+        )
+
+
+def main() -> int:
+    """Runs the demo; its exit status."""
+    started = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
+    try:
+        with tempfile.TemporaryDirectory(prefix="cohort-sync-demo-") as folder:
+            run(Path(folder))
+    except DemoFailed as exc:
+        console.print(f"\n[bold red]The demo failed:[/] {exc}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    console.print(f"\n[bold green]All as it must be[/], in {time.monotonic() - started:.0f} s. `make up` keeps it running.")
+    return 0
+
+
+def run(folder: Path) -> None:
+    """Starts the servers, does the main job on them, and compares."""
+    with (
+        console.status("Starting Apache Kafka and PostgreSQL"),
+        start_kafka(folder / "kafka") as kafka,
+        start_postgres(folder / "postgres") as postgres,
+    ):
+        console.print(f"Apache Kafka on {kafka.bootstrap_servers}, PostgreSQL on {postgres.dsn}")
+        asyncio.run(create_topics(kafka.bootstrap_servers, TOPICS))
+        config = folder / "cohort-sync.yaml"
+        config.write_text(yaml.safe_dump(sample_settings(kafka.bootstrap_servers, postgres.dsn, http_port=0)))
+        demo = Demo(folder, config)
+        demo.show("migrate")
+        hourly = folder / "hourly.jsonl"
+        hourly.write_text("".join(map(_line, hourly_batch())))
+        with demo.worker() as address:
+            for feed, file in (*((path.stem, path) for path in sorted(SAMPLES.glob("*.jsonl"))), ("amplitude-webhook", hourly)):
+                demo.show("publish", "--feed", feed, str(file))
+            wait_for("all records to be stored", lambda: _is_all_stored(demo))
+            demo.show("segments")
+            demo.show("explain", "amplitude-7khm89cz", "alan@example.com", "--record")
+            demo.show("dead-letters", "list")
+            _show_freshness(address)
+        compare(demo)
+
+
+def hourly_batch() -> Iterator[dict[str, Any]]:
+    """What Amplitude sends when a large cohort is synced: pages of a thousand."""
+    for page in range(HOURLY_MEMBERS // PAGE_MEMBERS):
+        users = [{"user_id": f"visitor-{page * PAGE_MEMBERS + place:06d}"} for place in range(PAGE_MEMBERS)]
+        yield {
+            "cohort_name": "Weekly visitors",
+            "cohort_id": "weekly1",
+            "in_cohort": True,
+            "computed_time": "1692206763",
+            "message_id": f"5f6a2d6e-5a0c-4f86-a5d2-0a1b8cdd2c11::enter::{page}",
+            "users": users,
+        }
+
+
+def compare(demo: Demo) -> None:
+    """Raises `DemoFailed` unless memberships and dead letters are exactly the expected ones."""
+    expected = json.loads((SAMPLES / "expected.json").read_text())
+    keys = {row["cohort_id"]: row["segment"] for row in demo.rows("segments")}
+    for name, members in expected["members"].items():
+        segment = keys.get(name, name)
+        found = {row["context_key"]: row["included"] for row in demo.rows("members", segment, "--all")}
+        _check(f"the members of {segment}", found, members)
+    _check("the size of the hourly batch", len(demo.rows("members", "amplitude-weekly1")), HOURLY_MEMBERS)
+    _check("the number of segments", len(keys), len(expected["members"]) + 1)
+    letters = Counter(row["reason"] for row in demo.rows("dead-letters", "list", "--each"))
+    _check("the dead letters by reason", dict(letters), expected["dead_letters"])
+
+
+def wait_for(what: str, ask: Callable[[], T | None]) -> T:
+    """Asks until there is an answer."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        if answer := ask():
+            return answer
+        time.sleep(0.1)
+    message = f"waited {WAIT_S:.0f} s for {what}"
+    raise DemoFailed(message)
+
+
+def _address(process: subprocess.Popen[bytes], log: Path) -> str | None:
+    if process.poll() is not None:
+        message = f"the worker ended with {process.returncode}: {log.read_text()[-2000:]}"
+        raise DemoFailed(message)
+    events = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    port = next((event["port"] for event in events if event.get("event") == "http_server_started"), None)
+    if port is None:
+        return None
+    address = f"http://127.0.0.1:{port}"
+    try:
+        with urlopen(f"{address}/readyz") as answer:
+            return address if answer.status == 200 else None
+    except URLError:
+        return None
+
+
+def _is_all_stored(demo: Demo) -> bool:
+    feeds = [row for row in demo.rows("status") if row["kind"] == "feed"]
+    return all(row["lag_records"] == 0 for row in feeds)
+
+
+def _show_freshness(address: str) -> None:
+    """From the worker's own metrics: how long records took from the broker to the commit in PostgreSQL."""
+    with urlopen(f"{address}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    console.print("\n[bold]Freshness, from Kafka to the commit in PostgreSQL[/bold] (cohort_sync_event_to_store_seconds)")
+    values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
+    for feed in ("amplitude", "amplitude-webhook", "segment"):
+        name = "cohort_sync_event_to_store_seconds"
+        count, total = (values[f'{name}_{part}{{feed="{feed}"}}'] for part in ("count", "sum"))
+        console.print(f"  {feed:18} {count:4.0f} records, {total / count:.2f} s on average")
+
+
+def _check(what: str, found: object, expected: object) -> None:
+    if found != expected:
+        message = f"{what}: found {found}, expected {expected}"
+        raise DemoFailed(message)
+    console.print(f"  [green]right[/]: {what}")
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""What the configuration accepts, and what it says about everything that it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from worker.config import ConfigError, load_settings
+from worker.settings import Settings
+
+SMALLEST = """\
+kafka: {bootstrap_servers: "127.0.0.1:9092"}
+postgres: {dsn: "postgresql://cohort_sync@127.0.0.1:5432/cohort_sync"}
+feeds:
+  - {name: amplitude, topics: [cohorts.amplitude], format: amplitude-webhook, environment: production}
+"""
+
+
+class File:
+    """A configuration file of one test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "cohort-sync.yaml"
+
+    def load(self, text: str = SMALLEST, environ: Mapping[str, str] | None = None) -> Settings:
+        self.path.write_text(text)
+        return load_settings(self.path, environ or {})
+
+    def problems(self, text: str = SMALLEST, environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+        with pytest.raises(ConfigError) as raised:
+            self.load(text, environ)
+        return tuple(line.removeprefix(f"{self.path}:") for line in str(raised.value).splitlines())
+
+    def problem(self, text: str = SMALLEST, environ: Mapping[str, str] | None = None) -> str:
+        (only,) = self.problems(text, environ)
+        return only
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> File:
+    return File(tmp_path)
+
+
+def test_the_smallest_file_is_enough_and_has_the_documented_defaults(file: File) -> None:
+    settings = file.load()
+    assert settings.kafka.group_id == "cohort-sync"
+    assert settings.kafka.session_timeout_ms == 45_000
+    assert settings.kafka.dead_letter_topic == "cohort-sync.dead-letters"
+    assert (settings.batch.max_deltas, settings.batch.max_bytes, settings.batch.max_wait_s) == (20_000, 16_777_216, 0.5)
+    assert (settings.http.host, settings.http.port) == ("127.0.0.1", 9400)
+    assert settings.record_limits().record_bytes == 8_388_608
+    assert settings.feed_list()[0].context_key == "user_id"
+
+
+def test_the_file_is_the_one_that_the_variable_names_where_none_is_given(file: File) -> None:
+    file.load()
+    assert load_settings(None, {"COHORT_SYNC_CONFIG": str(file.path)}).kafka.bootstrap_servers == "127.0.0.1:9092"
+
+
+def test_a_missing_file_is_answered_with_the_smallest_one_that_is_enough(file: File) -> None:
+    with pytest.raises(ConfigError, match="there is no such file") as raised:
+        load_settings(file.path, {})
+    smallest = str(raised.value).partition("\n\n")[2]
+    assert file.load(smallest).feeds
+
+
+def test_every_problem_is_told_at_once_with_its_line(file: File) -> None:
+    text = SMALLEST.replace("name: amplitude,", "nme: amplitude,") + "batch:\n  max_deltas: many\n  max_wait_s: 99\n"
+    lines = [problem.partition(":")[0] for problem in file.problems(text)]
+    assert lines == ["4", "4", "6", "7"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "nearest"),
+    [
+        ("kafka: {bootstrap_server: x, ", "kafka: {", "bootstrap_servers"),
+        ("format: amplitude-webhok", "format: amplitude-webhook", "amplitude-webhook"),
+        ("context_key: userid, name: ", "name: ", "user_id"),
+        ("loging: {}\nkafka:", "kafka:", "logging"),
+    ],
+)
+def test_for_an_unknown_name_the_nearest_one_is_offered(file: File, wrong: str, right: str, nearest: str) -> None:
+    assert f"did you mean '{nearest}'?" in file.problem(SMALLEST.replace(right, wrong, 1))
+
+
+def test_a_name_that_is_given_twice_is_refused_with_both_lines(file: File) -> None:
+    problem = file.problem(SMALLEST + "kafka: {bootstrap_servers: other}\n")
+    assert problem.startswith("5: kafka: ")
+    assert "line 1" in problem
+
+
+def test_a_syntax_error_is_told_with_its_line(file: File) -> None:
+    assert file.problem(SMALLEST + "batch: {max_deltas: 1\n").startswith("6: ")
+
+
+def test_a_feed_has_topics_or_a_pattern(file: File) -> None:
+    feed = "topics: [cohorts.amplitude]"
+    assert "feeds[0]" in file.problem(SMALLEST.replace(feed + ", ", ""))
+    assert "topic_pattern" in file.problem(SMALLEST.replace(feed, feed + ", topic_pattern: x.*"))
+    assert "regular expression" in file.problem(SMALLEST.replace(feed, "topic_pattern: '('"))
+    assert file.load(SMALLEST.replace(feed, r"topic_pattern: cohorts\..*")).feed_list()[0].carries("cohorts.x")
+
+
+def test_no_topic_is_in_two_feeds_and_no_name_is_given_to_two(file: File) -> None:
+    again = SMALLEST + SMALLEST.splitlines()[-1] + "\n"
+    assert len(file.problems(again)) == 2
+
+
+def test_the_dead_letter_topic_is_not_read_by_a_feed(file: File) -> None:
+    assert "dead letter topic" in file.problem(SMALLEST.replace("cohorts.amplitude", "cohort-sync.dead-letters"))
+
+
+def test_a_variable_overrides_the_file(file: File) -> None:
+    environ = {
+        "COHORT_SYNC_KAFKA__BOOTSTRAP_SERVERS": "kafka:9092",
+        "COHORT_SYNC_BATCH__MAX_DELTAS": "7",
+        "COHORT_SYNC_FEEDS__0__TOPICS__1": "another",
+        "COHORT_SYNC_FEEDS__1": "{name: engage, topics: [e], format: segment}",
+        "COHORT_SYNC_FEEDS__1__ENVIRONMENT": "staging",
+    }
+    settings = file.load(environ=environ)
+    assert (settings.kafka.bootstrap_servers, settings.batch.max_deltas) == ("kafka:9092", 7)
+    assert settings.feeds[0].topics == ("cohorts.amplitude", "another")
+    assert (settings.feeds[1].name, settings.feeds[1].environment) == ("engage", "staging")
+
+
+def test_text_in_a_variable_stays_text_though_yaml_would_read_a_number(file: File) -> None:
+    environ = {"COHORT_SYNC_KAFKA__GROUP_ID": "0123", "COHORT_SYNC_FEEDS__0__COHORT_ID": "no"}
+    settings = file.load(environ=environ)
+    assert (settings.kafka.group_id, settings.feeds[0].cohort_id) == ("0123", "no")
+
+
+def test_an_unknown_variable_is_refused_and_the_nearest_one_offered(file: File) -> None:
+    problem = file.problem(environ={"COHORT_SYNC_HTTP_PORT": "1"})
+    assert "COHORT_SYNC_HTTP_PORT" in problem
+    assert "COHORT_SYNC_HTTP__PORT" in problem
+
+
+def test_a_wrong_value_in_a_variable_is_told_with_the_name_of_the_variable(file: File) -> None:
+    assert "COHORT_SYNC_HTTP__PORT" in file.problem(environ={"COHORT_SYNC_HTTP__PORT": "70000"})
+
+
+def test_a_place_behind_a_gap_in_a_list_is_refused(file: File) -> None:
+    assert "COHORT_SYNC_FEEDS__2__NAME" in file.problem(environ={"COHORT_SYNC_FEEDS__2__NAME": "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("COHORT_SYNC_CONFIG", "other.yaml"),
+        ("COHORT_SYNC_TEST_KEEP", "1"),
+        ("COHORT_SYNC_SERVICE_HOST", "10.0.0.1"),
+        ("COHORT_SYNC_PORT", "tcp://10.0.0.1:9400"),
+        ("COHORT_SYNC_GATEWAY_PORT_8400_TCP_ADDR", "10.0.0.1"),
+    ],
+)
+def test_variables_that_are_no_settings_of_ours_are_left_alone(file: File, name: str, value: str) -> None:
+    assert file.load(environ={name: value}) == file.load()
+
+
+def test_secrets_are_read_from_files_beside_the_configuration(file: File) -> None:
+    (file.folder / "dsn").write_text("postgresql://me:hidden@db/x\n")
+    settings = file.load(SMALLEST.replace('dsn: "postgresql://cohort_sync@127.0.0.1:5432/cohort_sync"', "dsn_file: dsn"))
+    assert settings.postgres.url() == "postgresql://me:hidden@db/x"
+    assert "hidden" not in repr(settings)
+    assert "hidden" not in str(settings.model_dump(mode="json"))
+
+
+def test_a_secret_file_that_is_missing_or_empty_is_told_with_its_path(file: File) -> None:
+    text = SMALLEST.replace('dsn: "postgresql://cohort_sync@127.0.0.1:5432/cohort_sync"', "dsn_file: dsn")
+    assert str(file.folder / "dsn") in file.problem(text)
+    (file.folder / "dsn").write_text("\n")
+    assert "is empty" in file.problem(text)
+
+
+@pytest.mark.parametrize("password", ["hunter22", "'[hunter22'", "{hunter22: hunter22}", "*hunter22", "!hunter22 x"])
+def test_no_error_quotes_a_secret(file: File, password: str) -> None:
+    kafka = f"kafka: {{sasl_password: {password}, sasl_pasword: {password}, security_protocol: SASL_SSL"
+    text = SMALLEST.replace("kafka: {", kafka + ", ").replace("postgresql://cohort_sync@", "mysql://me:hunter22@")
+    assert "hunter22" not in "\n".join(file.problems(text))
+
+
+def test_sasl_needs_a_name_and_a_password(file: File) -> None:
+    text = SMALLEST.replace("kafka: {", "kafka: {security_protocol: SASL_SSL, ")
+    assert len(file.problems(text)) == 2
+    environ = {"COHORT_SYNC_KAFKA__SASL_USERNAME": "me", "COHORT_SYNC_KAFKA__SASL_PASSWORD": "123"}
+    connection = file.load(text, environ).kafka.connection()
+    assert (connection.sasl_username, connection.sasl_password) == ("me", "123")

@@ -1,0 +1,160 @@
+"""`cohort-sync status`: how far the worker is, feed by feed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any, NamedTuple
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import click
+
+from consumers.feeds import Feed
+from consumers.inspection import PartitionLag, kafka_inspector
+from worker.commands.frame import json_option, with_settings
+from worker.commands.output import print_json, print_line, print_table
+from worker.settings import HttpSettings, Settings
+
+PROBE_TIMEOUT_S = 2.0
+_ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+
+
+class FeedLag(NamedTuple):
+    """A feed with the partitions of its topics."""
+
+    feed: Feed
+    partitions: list[PartitionLag]
+
+    def records(self) -> int:
+        """How many records wait."""
+        return sum(each.records for each in self.partitions)
+
+
+@click.command("status")
+@json_option
+@with_settings
+def command(settings: Settings, *, as_json: bool) -> None:
+    """Shows how far behind the worker is, feed by feed.
+
+    It shows how many records wait and for how long, and what the worker says about itself.
+
+    Lag is what the consumer group has not committed yet, and freshness the age of the oldest record that waits: 0 when
+    everything is stored. Nothing joins the group, so looking disturbs nobody.
+
+    \b
+    Examples:
+      cohort-sync status
+      cohort-sync status --json | jq 'select(.kind == "feed" and .lag_seconds > 30)'
+
+    With --json there is a line of kind "feed" for each feed, "partition" for each partition, and "worker": whether the
+    process at http.host and http.port answers, and if it does, its /readyz.
+    """  # noqa: D301 - click's mark for text that it must not wrap
+    feeds, worker = asyncio.run(_look(settings))
+    now_ms = int(time.time() * 1000)
+    if as_json:
+        _print_json(feeds, worker, now_ms)
+    else:
+        _print(feeds, worker, now_ms, settings.http)
+
+
+async def _look(settings: Settings) -> tuple[list[FeedLag], dict[str, Any] | None]:
+    all_feeds = settings.feed_list()
+    async with kafka_inspector(settings.kafka.connection()) as kafka:
+        lags = await kafka.lag(settings.kafka.group_id, all_feeds)
+    feeds = [FeedLag(feed, [lag for lag in lags if feed.carries(lag.topic)]) for feed in all_feeds]
+    return feeds, await asyncio.to_thread(_readiness, settings.http)
+
+
+def _readiness(http: HttpSettings) -> dict[str, Any] | None:
+    """What the worker's /readyz says, ready or not, or None where nothing answers."""
+    if http.port == 0:
+        return None
+    host = _ALL_ADDRESSES.get(http.host, http.host)
+    request = Request(f"http://{host}:{http.port}/readyz")
+    try:
+        with urlopen(request, timeout=PROBE_TIMEOUT_S) as answer:  # noqa: S310 - always http
+            body = json.load(answer)
+    except HTTPError as exc:
+        body = _body(exc)
+    except (URLError, OSError, ValueError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _body(answer: HTTPError) -> object:
+    try:
+        return json.load(answer)
+    except ValueError:
+        return None
+
+
+def _seconds(partitions: list[PartitionLag], now_ms: int) -> float:
+    """How long the oldest record has been waiting."""
+    waiting = [each.oldest_waiting_ms for each in partitions if each.oldest_waiting_ms is not None]
+    return max(0.0, (now_ms - min(waiting)) / 1000) if waiting else 0.0
+
+
+def _print_json(feeds: list[FeedLag], worker: dict[str, Any] | None, now_ms: int) -> None:
+    for each in feeds:
+        seconds = _seconds(each.partitions, now_ms)
+        print_json({"kind": "feed", "feed": each.feed.name, "lag_records": each.records(), "lag_seconds": seconds})
+        for lag in each.partitions:
+            print_json(_partition_row(each.feed, lag, now_ms))
+    print_json({"kind": "worker", "reachable": worker is not None} | (worker or {}))
+
+
+def _partition_row(feed: Feed, lag: PartitionLag, now_ms: int) -> dict[str, object]:
+    return {
+        "kind": "partition",
+        "feed": feed.name,
+        "topic": lag.topic,
+        "partition": lag.partition,
+        "committed_offset": lag.committed_offset,
+        "end_offset": lag.end_offset,
+        "lag_records": lag.records,
+        "lag_seconds": _seconds([lag], now_ms),
+    }
+
+
+def _print(feeds: list[FeedLag], worker: dict[str, Any] | None, now_ms: int, http: HttpSettings) -> None:
+    rows = [
+        (
+            each.feed.name,
+            lag.topic,
+            str(lag.partition),
+            str(lag.committed_offset),
+            str(lag.end_offset),
+            lag.records,
+            _seconds([lag], now_ms),
+        )
+        for each in feeds
+        for lag in each.partitions
+    ]
+    numbers = ("partition", "stored up to", "end", "lag records", "lag s")
+    print_table(("feed", "topic", *numbers), rows, numbers=numbers)
+    print_line("")
+    for each in feeds:
+        seconds = _seconds(each.partitions, now_ms)
+        state = (
+            "no topic yet"
+            if not each.partitions
+            else f"{each.records():,} records wait, the oldest for {seconds:,.1f} s"
+        )
+        print_line(f"{each.feed.name}: {'up to date' if each.partitions and not each.records() else state}")
+    _print_worker(worker, http)
+
+
+def _print_worker(worker: dict[str, Any] | None, http: HttpSettings) -> None:
+    if worker is None:
+        print_line(f"worker: nothing answers at http://{http.host}:{http.port}/readyz")
+        return
+    print_line(f"worker: {'ready' if worker.get('ready') else 'not ready'}")
+    checks = worker.get("checks")
+    for name, check in checks.items() if isinstance(checks, dict) else ():
+        if not check.get("ok"):
+            print_line(f"  {name}: {check.get('why')}")
+    for name, value in worker.items():
+        if name not in ("ready", "checks"):
+            print_line(f"  {name}: {value if isinstance(value, str) else json.dumps(value)}")
