@@ -10,15 +10,17 @@ from consumers.values import properties_of
 from stores.model import Cohort
 
 _SENDER = "amplitude cohort sync"
+_PLAIN = ("true", "false", "True", "False")
 
 
 def cohort_traits(event: Event) -> Memberships | Ignored:
     """The cohorts in this identify event.
 
-    An event that names Amplitude's cohort sync as its sender is about cohorts and nothing else, so each of the five forms of
-    a trait counts, and one without any is an error. Other events are everybody's identify calls, in which a trait `Plan
-    (gold)` or `referrer:x` is no cohort: there only the forms count that name Amplitude themselves, and of those the one
-    that an ordinary trait could have too (`amplitude_session_id`) only where its value is plainly true or false.
+    An event that names Amplitude's cohort sync as its sender is about cohorts and nothing else, so each of the five
+    forms of a trait counts, and an event without any is an error. Other events are everybody's identify calls, in
+    which a trait `Plan (gold)` or `referrer:x` is no cohort. There only the forms count that name Amplitude themselves,
+    and of those the one that an ordinary trait could have too (`amplitude_session_id`) only where its value is plainly
+    true or false.
     """
     said: list[tuple[Cohort, bool]] = []
     problems: list[InvalidValue] = []
@@ -52,6 +54,3 @@ def _names_amplitude(trait: str, value: object) -> bool:
     if trait.startswith(PREFIX):
         return True
     return trait.startswith(TEMPLATE_PREFIX) and (value is True or value is False or value in _PLAIN)
-
-
-_PLAIN = ("true", "false", "True", "False")

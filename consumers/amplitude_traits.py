@@ -1,7 +1,7 @@
 """Amplitude cohorts that are named by a property: `[Amplitude] Power users (7khm89cz)` and its four relatives.
 
-Amplitude writes the cohort's name and id into the name of a trait. A cohort's name may hold parentheses and colons itself,
-so the id is what follows the last separator, and only something that looks like one of Amplitude's ids is one.
+Amplitude writes the cohort's name and id into the name of a trait. A cohort's name may hold parentheses and colons
+itself, so the id is what follows the last separator, and only what looks like one of Amplitude's ids is one.
 """
 
 from __future__ import annotations

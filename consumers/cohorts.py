@@ -17,7 +17,7 @@ Named = tuple[object, object, object]
 
 
 def cohort_of_record(integration: str, feed: Feed, named: Named, pointer: str) -> Cohort:
-    """The cohort of the whole record, from the id, name and link that it gives. Raises `InvalidValue` without a good id."""
+    """The cohort of the whole record, by what it names. Raises `InvalidValue` without a good id."""
     cohort_id, name, url = named
     if feed.cohort_id is not None and (cohort_id is MISSING or cohort_id is None):
         return Cohort(integration, feed.cohort_id, values.cohort_name(name) or feed.cohort_name, values.cohort_url(url))

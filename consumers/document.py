@@ -1,4 +1,4 @@
-"""The first look at a record's value: is it JSON that is safe to decode, and what does it say?"""
+"""The first look at a record's value: whether it is JSON that is safe to decode, and what it says."""
 
 from __future__ import annotations
 
@@ -81,10 +81,8 @@ def _is_deeper(text: bytes, limit: int) -> bool:
 
 
 def _without_inner_levels(brackets: bytes, limit: int) -> bytes:
-    """What remains after removing empty pairs, which are the innermost levels, at most `limit` of them and at most a few.
-
-    A flat batch takes two; nobody who nests deeper should wait long either.
-    """
+    """What remains after removing the innermost levels, a few and never more than `limit`. A flat batch has two."""
+    # One pass removes an innermost {} and then perhaps the [] around it.
     for _ in range(min(limit // 2, _PASSES)):
         brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
     return brackets

@@ -78,8 +78,8 @@ class KafkaUnavailableError(Exception):
 class InvalidValue(InvalidRecord):
     """One value of a record cannot be used.
 
-    Where it is a member's, whoever goes through the members rejects that one and goes on. Where nobody catches it, it is
-    the record's own, and the record is invalid.
+    Where it is a member's, whoever goes through the members rejects that one and goes on. Where nobody catches it, it
+    is the record's own, and the record is invalid.
     """
 
     def within(self, pointer: str) -> InvalidValue:

@@ -1,4 +1,4 @@
-"""The clocks of sources, in microseconds since 1970. What cannot be read is no reason to reject anything: it is no clock."""
+"""The clocks of sources, in microseconds since 1970. One that cannot be read is no clock, and no reason to reject."""
 
 from __future__ import annotations
 

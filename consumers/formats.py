@@ -28,9 +28,9 @@ class Format(Protocol):
     def parse(self, value: bytes, feed: Feed, rules: Rules) -> Parsed:
         """What a record of this value means.
 
-        The value is UTF-8, neither empty nor too large nor nested too deep, and has no byte order mark. The environment is
-        determined before anything else may fail. What is wrong with one member is a reject at its place; what is wrong
-        with all of it raises InvalidRecord, or IgnoredRecord where nothing is wrong. No detail quotes the payload.
+        The value is UTF-8, neither empty nor too large nor nested too deep, and has no byte order mark. The environment
+        is determined before anything else may fail. What is wrong with one member is a reject at its place; what is
+        wrong with all of it raises InvalidRecord, or IgnoredRecord where nothing is. No detail quotes the payload.
         """
 
 

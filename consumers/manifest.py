@@ -8,10 +8,11 @@ a payload that is half understood would remove people from segments.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from consumers.pointer import Pointer
@@ -42,15 +43,18 @@ def load(path: Path, *, integration: str | None = None) -> RequestParser:
 
 
 def _pointer(text: object) -> Pointer:
-    if not isinstance(text, str):
-        raise ValueError("a JSON pointer is a string")  # noqa: TRY004 - pydantic explains only ValueError
-    pointer = Pointer.parse(text)
-    if not pointer.tokens:
-        raise ValueError("the empty pointer names the whole document")
+    pointer = Pointer.parse(text) if isinstance(text, str) else None
+    if pointer is None or not pointer.tokens:
+        raise ValueError("must be a JSON pointer to something within the document")
     return pointer
 
 
+def _refused(_: object) -> None:
+    raise ValueError("is not supported: only payloads that say at each member whether it is in or out are")
+
+
 _Path = Annotated[Pointer, BeforeValidator(_pointer)]
+_Unsupported = Annotated[None, BeforeValidator(_refused)]
 
 
 class _Section(BaseModel):
@@ -64,15 +68,10 @@ class _Strict(_Section):
 
 class _MemberArrayParser(_Strict):
     member_id_path: _Path
-    boolean_membership_path: _Path | None = None
+    boolean_membership_path: _Path
     cohort_id_path: _Path | None = None
     cohort_name_path: _Path | None = None
     cohort_url_path: _Path | None = None
-
-
-class _ArrayInclusion(_Strict):
-    path: _Path
-    matcher: str
 
 
 class _RequestParser(_Strict):
@@ -81,29 +80,13 @@ class _RequestParser(_Strict):
     cohort_id_path: _Path
     cohort_name_path: _Path
     cohort_url_path: _Path | None = None
-    member_array_path: _Path | None = None
-    add_member_array_path: _Path | None = None
-    remove_member_array_path: _Path | None = None
-    array_inclusion: _ArrayInclusion | None = None
+    member_array_path: _Path
     member_array_parser: _MemberArrayParser
-
-    @model_validator(mode="after")
-    def _has_one_way_to_say_who_is_in(self) -> Self:
-        for name in ("add_member_array_path", "remove_member_array_path", "array_inclusion"):
-            if getattr(self, name) is not None:
-                raise ValueError(
-                    f"/{to_camel(name)} is not supported: only payloads that say at each member who is in are"
-                )
-        if self.member_array_path is None:
-            raise ValueError("/memberArrayPath is missing: nothing says where the members stand")
-        if self.member_array_parser.boolean_membership_path is None:
-            raise ValueError(
-                "/memberArrayParser/booleanMembershipPath is missing: nothing says who is in and who is out"
-            )
-        return self
+    add_member_array_path: _Unsupported = None
+    remove_member_array_path: _Unsupported = None
+    array_inclusion: _Unsupported = None
 
     def paths(self) -> Paths:
-        """The pointers of a manifest that was found to be complete."""
         member = self.member_array_parser
         return Paths(
             environment=self.environment_id_path,
@@ -111,9 +94,9 @@ class _RequestParser(_Strict):
             cohort_id=self.cohort_id_path,
             cohort_name=self.cohort_name_path,
             cohort_url=self.cohort_url_path,
-            members=_present(self.member_array_path),
+            members=self.member_array_path,
             member_id=member.member_id_path,
-            member_included=_present(member.boolean_membership_path),
+            member_included=member.boolean_membership_path,
             member_cohort_id=member.cohort_id_path,
             member_cohort_name=member.cohort_name_path,
             member_cohort_url=member.cohort_url_path,
@@ -132,13 +115,11 @@ class _Manifest(_Section):
     capabilities: _Capabilities
 
 
-def _present(pointer: Pointer | None) -> Pointer:
-    assert pointer is not None, "the validator asks for it"  # noqa: S101 - for mypy
-    return pointer
-
-
 def _explained(error: ValidationError) -> str:
     return "; ".join(
-        f"{''.join(f'/{step}' for step in problem['loc']) or 'the file'}: {problem['msg'].removeprefix('Value error, ')}"
-        for problem in error.errors()
+        f"{_pointer_to(problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}" for problem in error.errors()
     )
+
+
+def _pointer_to(steps: Sequence[int | str]) -> str:
+    return "".join(f"/{step}" for step in steps) or "the file"

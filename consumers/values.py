@@ -1,7 +1,7 @@
 """The rules that every format shares: what can be a context key, a membership, a cohort's id, name and link.
 
-A function takes a decoded JSON value and the pointer to it. What it cannot use, it raises as `InvalidValue`, with a detail
-that says the pointer and what is wrong there. A detail never quotes the value: values are people.
+A function takes a decoded JSON value and the pointer to it. What it cannot use, it raises as `InvalidValue`, with a
+detail that says the pointer and what is wrong there. A detail never quotes the value: values are people.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from consumers.connection import KafkaConnection
 from consumers.feeds import ContextKeyRule, Environment, Feed, Limits
@@ -215,12 +215,19 @@ class LoggingSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+def _at_least_one(feeds: tuple[FeedSettings, ...]) -> tuple[FeedSettings, ...]:
+    # As a bound of the field it would be told of a list with one bad feed, too.
+    if not feeds:
+        raise ValueError("should have at least one feed: without one there is nothing to read")
+    return feeds
+
+
 class Settings(Section):
     """The whole configuration."""
 
     kafka: KafkaSettings
     postgres: PostgresSettings
-    feeds: Annotated[tuple[FeedSettings, ...], Field(min_length=1)]
+    feeds: Annotated[tuple[FeedSettings, ...], AfterValidator(_at_least_one)]
     environments: tuple[EnvironmentSettings, ...] = ()
     """With none listed, any name that a payload gives is taken as it is."""
     unknown_environment: Literal["reject", "skip"] = "reject"

@@ -21,6 +21,8 @@ import psutil
 
 ROOT = Path(__file__).parent.parent.parent
 END_S = 20.0
+CHILDREN_S = 1.0
+POLL_S = 0.02
 
 _pipes: list[IO[str]] = []
 
@@ -62,18 +64,38 @@ def send(processes: Sequence[psutil.Process], signum: int) -> None:
 
 
 def end(process: psutil.Process, signum: int = signal.SIGTERM, *, within_s: float = END_S) -> None:
-    """Ends the process by this signal, and by SIGKILL if that takes too long; with it all that descend from it."""
+    """Ends the process by this signal, or by SIGKILL if that takes too long; with it all that descend from it."""
     family = tree(process)
-    deadline = time.monotonic() + within_s
     send([process], signum)
     send(family, signal.SIGCONT)  # one that is suspended would keep the signal for later
-    _, left = psutil.wait_procs([process], timeout=within_s)
-    if not left:  # children of PostgreSQL go a moment after it
-        _, left = psutil.wait_procs(family, timeout=max(0.0, min(1.0, deadline - time.monotonic())))
-    if left:
-        left = family
-        send(left, signal.SIGKILL)
-        psutil.wait_procs(left, timeout=END_S)
+    if wait([process], within_s):
+        wait(family, CHILDREN_S)
+    kill(family)
+
+
+def kill(processes: Sequence[psutil.Process]) -> None:
+    """Ends them at once, those that are left."""
+    send(processes, signal.SIGKILL)
+    wait(processes, END_S)
+
+
+def wait(processes: Sequence[psutil.Process], within_s: float) -> bool:
+    """Waits until all have ended; whether they did."""
+    deadline = time.monotonic() + within_s
+    while not all(map(has_ended, processes)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Also when its parent has not heard of it yet, which psutil's own waiting waits for."""
+    if isinstance(process, psutil.Popen):
+        return process.poll() is not None
+    with suppress(psutil.NoSuchProcess):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 def main() -> None:

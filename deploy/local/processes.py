@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self
@@ -64,6 +64,31 @@ def ports_of(folder: Path, count: int) -> list[int]:
     ports = free_ports(count)
     kept.write_text(json.dumps(ports))
     return ports
+
+
+def run(
+    command: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None, text: str = ""
+) -> None:
+    """Runs a command that prepares a server, and says what it said if it fails."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment,
+        input=text,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=START_S,
+        check=False,
+    )
+    if done.returncode:
+        message = f"{command[0]} ended with {done.returncode}:\n{' '.join(command)}\n{done.stdout[-LOG_TAIL:]}"
+        raise ServerNotStarted(message)
+
+
+def said_last(log: Path) -> str:
+    """The end of a log."""
+    return log.read_text(errors="replace")[-LOG_TAIL:]
 
 
 class Server(ABC):
@@ -146,9 +171,7 @@ class Server(ABC):
     def kill(self) -> None:
         """Ends it at once, as the kernel or a power cut would."""
         if self._process is not None:
-            family = guard.tree(self._process)
-            guard.send(family, signal.SIGKILL)
-            psutil.wait_procs(family, timeout=guard.END_S)
+            guard.kill(guard.tree(self._process))
 
     def suspend(self) -> None:
         """Stops it where it stands: connections stay open, and nothing answers."""

@@ -1,8 +1,8 @@
 """The command line: `cohort-sync`, one file for each command.
 
-To add a command, write `worker/commands/<name>.py` with a click command called `command`, whose docstring teaches with
-an example, and name it in `COMMANDS`. `frame` gives it `--config`, `--json` and what happens on errors; `output` prints.
-A command's file is imported only when it runs or is listed, so that none waits for the libraries of the others.
+To add a command, write `worker/commands/<name>.py` with a click command called `command`, whose docstring teaches
+with an example, and name it in `COMMANDS`. `frame` gives it `--config`, `--json` and what happens on errors; `output`
+prints. A command's file is imported only when it runs or is listed, so that none waits for the libraries of the others.
 """
 
 from __future__ import annotations

@@ -108,6 +108,6 @@ def _said(status: int, text: str) -> int:
 
 
 def _reader_left() -> int:
-    """Whoever read our output has seen enough, as `head` does: no error, and nothing more to flush."""
+    """Whoever read our output has seen enough, as `head` does: not a word about it, and nothing more to flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return OK
+    return FAILED

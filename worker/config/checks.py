@@ -68,7 +68,7 @@ def _kafka(kafka: Values) -> Iterator[Problem]:
         yield from _exactly_one(kafka, here, "sasl_password", "sasl_password_file")
     parts = {"sasl_": "SASL_SSL", "ssl_": "SSL or SASL_SSL"}
     for prefix, wanted in parts.items():
-        used = [name for name in kafka if name.startswith(prefix)]
+        used = [name for name in kafka if name.startswith(prefix) and name != "sasl_mechanism"]
         is_on = protocol.startswith("SASL") if prefix == "sasl_" else protocol.endswith("SSL")
         if used and not is_on and protocol in ("PLAINTEXT", "SSL", "SASL_PLAINTEXT"):
             yield Problem((*here, used[0]), f"does nothing with security_protocol {protocol}: set that to {wanted}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -42,7 +43,9 @@ class Document:
                 document._set(loader.construct_document(node))
         except yaml.MarkedYAMLError as exc:
             line = exc.problem_mark.line + 1 if exc.problem_mark else 1
-            raise ConfigError([f"{path}:{line}: is not YAML: {exc.problem or exc.context}"]) from None
+            # Names of aliases and tags are quoted there, and a password may look like one.
+            said = re.sub(r"'(?!<)[^']{2,}'", "'…'", exc.problem or exc.context or "")
+            raise ConfigError([f"{path}:{line}: is not YAML: {said}"]) from None
         except (yaml.YAMLError, ValueError):
             raise ConfigError(
                 [f"{path}: is not YAML: it holds characters, a date or a number that YAML has not"]

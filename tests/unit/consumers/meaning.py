@@ -36,7 +36,8 @@ def normalized(payload: object, normalizer: Normalizer | None = None, **feed: An
 def meaning(payload: object, normalizer: Normalizer | None = None, **feed: Any) -> list[str]:
     """What would happen, in the order of the document.
 
-    `+u1 amplitude-c1` joins and `-u1 …` leaves; `2: reason` is a rejected member; `invalid: …` and `ignored: …` are all of it.
+    `+u1 amplitude-c1` joins and `-u1 …` leaves; `2: reason` is a rejected member; `invalid: …` and `ignored: …` are all
+    of the record.
     """
     return meaning_of(a_record(as_json(payload), timestamp_ms=NOW_MS), normalizer, **feed)
 

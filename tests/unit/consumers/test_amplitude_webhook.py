@@ -34,7 +34,18 @@ def test_all_users_of_a_message_enter_or_leave_together() -> None:
 
 
 def test_a_bad_user_is_rejected_alone() -> None:
-    users = user("a"), None, "b", {}, user(None), user(4.2), user(" "), user("c\0"), user("x" * 513), user(42)
+    users: tuple[object, ...] = (
+        user("a"),
+        None,
+        "b",
+        {},
+        user(None),
+        user(4.2),
+        user(" "),
+        user("c\0"),
+        user("x" * 513),
+        user(42),
+    )
 
     assert says(webhook(*users)) == [
         f"+a {C1}",

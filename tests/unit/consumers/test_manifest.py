@@ -117,11 +117,11 @@ def test_pointers_that_no_type_can_follow_are_followed_one_by_one(normalizer_of:
         ({"capabilities": {}}, "/capabilities/syncedSegment", "Field required"),
         (manifest({**PARSER, "environmentIdPath": "environment"}), f"{WHERE}/environmentIdPath", "no JSON pointer"),
         (manifest({**PARSER, "environmentIdPath": "/a~2"}), f"{WHERE}/environmentIdPath", "no JSON pointer"),
-        (manifest({**PARSER, "memberArrayPath": ""}), f"{WHERE}/memberArrayPath", "whole document"),
-        (manifest({**PARSER, "cohortIdPath": 3}), f"{WHERE}/cohortIdPath", "string"),
+        (manifest({**PARSER, "memberArrayPath": ""}), f"{WHERE}/memberArrayPath", "within the document"),
+        (manifest({**PARSER, "cohortIdPath": 3}), f"{WHERE}/cohortIdPath", "must be a JSON pointer"),
         (manifest({**PARSER, "memberPath": "/m"}), f"{WHERE}/memberPath", "not permitted"),
         (manifest(member_parser(inversePath="/x")), f"{WHERE}/memberArrayParser/inversePath", "not permitted"),
-        (manifest(member_parser(booleanMembershipPath=None)), "/memberArrayParser/booleanMembershipPath", "missing"),
+        (manifest(member_parser(booleanMembershipPath=None)), "/memberArrayParser/booleanMembershipPath", "required"),
         (manifest({**PARSER, "addMemberArrayPath": "/add"}), "/addMemberArrayPath", "not supported"),
         (manifest({**PARSER, "removeMemberArrayPath": "/remove"}), "/removeMemberArrayPath", "not supported"),
         (
@@ -129,7 +129,7 @@ def test_pointers_that_no_type_can_follow_are_followed_one_by_one(normalizer_of:
             "/arrayInclusion",
             "not supported",
         ),
-        (manifest({k: v for k, v in PARSER.items() if k != "memberArrayPath"}), "/memberArrayPath", "missing"),
+        (manifest({k: v for k, v in PARSER.items() if k != "memberArrayPath"}), "/memberArrayPath", "required"),
     ],
 )
 def test_what_cannot_be_done_is_refused_when_the_file_is_loaded(

@@ -24,6 +24,9 @@ def without(item: dict[str, object], name: str) -> dict[str, object]:
     return {key: value for key, value in item.items() if key != name}
 
 
+NEITHER: tuple[object, ...] = ("TRUE", "yes", "", " true", 2, -1, 1.0, 0.0, [], [False], {}, "add")
+NO_IDS: tuple[object, ...] = ({"a": 1}, ["u1"], [], {})
+
 ROWS: list[tuple[str, Any, list[str]]] = [
     ("1-false-is-a-removal", batch(member(value=False)), [f"-u1 {C1}"]),
     ("2-true-and-false-in-one-batch", batch(member("u1"), member("u2", value=False)), [f"+u1 {C1}", f"-u2 {C1}"]),
@@ -37,7 +40,7 @@ ROWS: list[tuple[str, Any, list[str]]] = [
     ],
     *[
         (f"4-{value!r}-is-no-membership", batch(member(value=value), member("u2")), ["0: value_invalid", f"+u2 {C1}"])
-        for value in ("TRUE", "yes", "", " true", 2, -1, 1.0, 0.0, [], [False], {}, "add")
+        for value in NEITHER
     ],
     ("6-integers-become-text", batch(member(42)), [f"+42 {C1}"]),
     ("6-integers-keep-all-digits", batch(member(2**53 + 1)), [f"+9007199254740993 {C1}"]),
@@ -50,7 +53,7 @@ ROWS: list[tuple[str, Any, list[str]]] = [
     ("7-zero-is-an-id", batch(member(0)), [f"+0 {C1}"]),
     *[
         (f"8-{value!r}-is-no-id", batch(member(value), member("u2")), ["0: context_key_invalid", f"+u2 {C1}"])
-        for value in ({"a": 1}, ["u1"], [], {})
+        for value in NO_IDS
     ],
     *[
         (f"9-{value!r}-is-blank", batch(member(value), member("u2")), ["0: context_key_blank", f"+u2 {C1}"])

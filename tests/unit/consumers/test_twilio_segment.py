@@ -41,6 +41,8 @@ def says(payload: object, **feed: Any) -> list[str]:
 
 
 JOURNEY = {"computation_class": "journey_step"}
+NEITHER: tuple[object, ...] = ("yes", 2, 1.0, [], {})
+NO_IDS: tuple[object, ...] = (True, ["x"], 1.5, {})
 ADDED, REMOVED = [f"+u1 {BETA}"], [f"-u1 {BETA}"]
 NO_VALUE = ["invalid: membership_value_missing"]
 
@@ -53,7 +55,7 @@ ROWS: list[tuple[str, Any, list[str]]] = [
     ("the-string-true-adds-journeys-v1", identify({"beta": "true"}), ADDED),
     ("zero-removes", identify({"beta": 0}), REMOVED),
     ("null-is-refused", identify({"beta": None}), ["invalid: value_missing"]),
-    *[(f"{odd!r}-is-refused", identify({"beta": odd}), ["invalid: value_invalid"]) for odd in ("yes", 2, 1.0, [], {})],
+    *[(f"{odd!r}-is-refused", identify({"beta": odd}), ["invalid: value_invalid"]) for odd in NEITHER],
     ("a-journey-without-a-value-adds", identify({}, personas=JOURNEY), ADDED),
     ("a-journey-without-a-key-adds", keyless(track({}, personas=JOURNEY)), ADDED),
     ("a-journey-with-false-removes", track({"beta": False}, personas=JOURNEY), REMOVED),
@@ -74,7 +76,7 @@ ROWS: list[tuple[str, Any, list[str]]] = [
     ("user-id-null", identify(userId=None), ["invalid: context_key_missing"]),
     ("user-id-empty", identify(userId=""), ["invalid: context_key_blank"]),
     ("user-id-blank", identify(userId=" \t"), ["invalid: context_key_blank"]),
-    *[(f"user-id-{odd!r}", identify(userId=odd), ["invalid: context_key_invalid"]) for odd in (True, ["x"], 1.5, {})],
+    *[(f"user-id-{odd!r}", identify(userId=odd), ["invalid: context_key_invalid"]) for odd in NO_IDS],
     ("user-id-numeric", identify(userId=42), [f"+42 {BETA}"]),
     ("user-id-zero", identify(userId=0), [f"+0 {BETA}"]),
     ("class-trait", identify(personas={"computation_class": "trait"}), ["ignored: computed_trait"]),

@@ -163,7 +163,9 @@ def test_variables_that_are_no_settings_of_ours_are_left_alone(file: File, name:
 
 def test_secrets_are_read_from_files_beside_the_configuration(file: File) -> None:
     (file.folder / "dsn").write_text("postgresql://me:hidden@db/x\n")
-    settings = file.load(SMALLEST.replace('dsn: "postgresql://cohort_sync@127.0.0.1:5432/cohort_sync"', "dsn_file: dsn"))
+    settings = file.load(
+        SMALLEST.replace('dsn: "postgresql://cohort_sync@127.0.0.1:5432/cohort_sync"', "dsn_file: dsn")
+    )
     assert settings.postgres.url() == "postgresql://me:hidden@db/x"
     assert "hidden" not in repr(settings)
     assert "hidden" not in str(settings.model_dump(mode="json"))
