@@ -7,12 +7,14 @@ itself, so the id is what follows the last separator, and only what looks like o
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 INTEGRATION = "amplitude"
 PREFIX = "[Amplitude] "
 TEMPLATE_PREFIX = "amplitude_"
 TRAIT_CHARACTERS = 2048
+_CACHED_TRAITS = 4096
 
 _ID = r"(?P<id>[A-Za-z0-9.-]{1,64})"
 _FORMS = (
@@ -31,8 +33,11 @@ class TraitCohort(NamedTuple):
 
 def cohort_in(trait: str) -> TraitCohort | None:
     """The cohort that the name of this trait names, or None."""
-    if len(trait) > TRAIT_CHARACTERS:
-        return None
+    return None if len(trait) > TRAIT_CHARACTERS else _found_in(trait)
+
+
+@lru_cache(maxsize=_CACHED_TRAITS)
+def _found_in(trait: str) -> TraitCohort | None:
     text = trait.removeprefix(PREFIX)
     for form in _FORMS:
         found = form.fullmatch(text)

@@ -94,7 +94,7 @@ class DeadLetterProducer:
     async def _send(self, letters: Sequence[DeadLetter]) -> None:
         producer = await self._started()
         acknowledged = [
-            await producer.send(self._topic, key=letter.record.key, value=value, headers=headers)
+            await producer.send(self._topic, key=_named(letter.record.key), value=value, headers=headers)
             for letter in letters
             for value, headers in (self._fitted(letter),)
         ]
@@ -115,6 +115,7 @@ class DeadLetterProducer:
                 enable_idempotence=True,
                 max_request_size=LARGEST_REQUEST_BYTES,
                 linger_ms=5,
+                key_serializer=_as_it_was,
             )
             await producer.start()
             self._producer = producer
@@ -149,3 +150,16 @@ class DeadLetterProducer:
             await asyncio.wait_for(producer.stop(), STOP_TIMEOUT_S)
         except (TimeoutError, KafkaError) as exc:
             log.warning("dead_letter_producer_abandoned", error=type(exc).__name__)
+
+
+# aiokafka refuses a record that has neither key nor value, but others may produce one, and its dead letter has neither
+# too. So it is given a key that stands for none.
+_NO_KEY = "no key"
+
+
+def _named(key: bytes | None) -> bytes | str:
+    return _NO_KEY if key is None else key
+
+
+def _as_it_was(key: bytes | str) -> bytes | None:
+    return None if isinstance(key, str) else key

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Never
+
 import msgspec
 
 from consumers.document import checked
 from consumers.errors import Ignored, IgnoredRecord, InvalidRecord, Reason, Reject
 from consumers.feeds import Environments, Feed, Limits
-from consumers.formats import HEADER, Format, Formats
-from consumers.parsed import Changes, Parsed
+from consumers.formats import HEADER, Formats
+from consumers.parsed import Parsed
 from consumers.record import Origin, Record
 from consumers.rules import Rules
 from consumers.segment_key import segment_of
@@ -50,8 +52,7 @@ class Normalizer:
             return Normalized([], [], parsed.members, parsed.ignored)
         if parsed.environment is None:
             raise InvalidRecord(Reason.ENVIRONMENT_MISSING, "neither the payload, a header nor the feed names one")
-        groups, is_ahead = self._versioned(parsed, parsed.environment, origin.timestamp_ms * 1000, position)
-        return Normalized(groups, list(parsed.rejects), parsed.members, None, parsed.conflicts, is_ahead)
+        return self._versioned(parsed, parsed.environment, origin.timestamp_ms * 1000, position)
 
     def parse(self, record: Record, feed: Feed) -> Parsed:
         """What this record says, before any version; its environment is None where nobody names one."""
@@ -59,14 +60,12 @@ class Normalizer:
         if record.headers:
             feed = _with_headers(feed, record)
         try:
-            return self._format_of(feed).parse(value, feed, self._rules)
+            return (self._formats.find(feed.format) or _unknown(feed)).parse(value, feed, self._rules)
         except IgnoredRecord as skipped:
             return Parsed(ignored=skipped.reason)
 
-    def _versioned(
-        self, parsed: Parsed, environment: str, arrived_us: int, position: int
-    ) -> tuple[list[DeltaGroup], bool]:
-        """The changes at their versions, and whether a source's clock was too far ahead to be believed."""
+    def _versioned(self, parsed: Parsed, environment: str, arrived_us: int, position: int) -> Normalized:
+        """What was parsed, at its versions. A clock that is too far ahead is not believed."""
         latest_us = arrived_us + self._rules.limits.future_skew_s * 1_000_000
         groups, is_ahead = [], False
         for changes in parsed.changes:
@@ -75,16 +74,19 @@ class Normalizer:
                 time_us = arrived_us
             elif time_us > latest_us:
                 time_us, is_ahead = arrived_us, True
-            groups.append(_delta_group(changes, environment, parsed.context_kind, Version(time_us, position)))
-        return groups, is_ahead
-
-    def _format_of(self, feed: Feed) -> Format:
-        if feed.format == HEADER:
-            raise InvalidRecord(Reason.INTEGRATION_UNKNOWN, "the record has no header `integration`")
-        found = self._formats.find(feed.format)
-        if found is None:
-            raise InvalidRecord(Reason.INTEGRATION_UNKNOWN, "there is no integration of this name")
-        return found
+            cohort = changes.cohort
+            groups.append(
+                DeltaGroup(
+                    segment_of(environment, cohort.integration, cohort.cohort_id),
+                    cohort,
+                    parsed.context_kind,
+                    changes.included,
+                    Version(time_us, position),
+                    changes.context_keys,
+                    changes.places,
+                )
+            )
+        return Normalized(groups, parsed.rejects, parsed.members, None, parsed.conflicts, is_ahead)
 
 
 def _with_headers(feed: Feed, record: Record) -> Feed:
@@ -95,7 +97,7 @@ def _with_headers(feed: Feed, record: Record) -> Feed:
     return msgspec.structs.replace(feed, format=integration or feed.format, environment=environment or feed.environment)
 
 
-def _delta_group(changes: Changes, environment: str, context_kind: str, version: Version) -> DeltaGroup:
-    cohort = changes.cohort
-    segment = segment_of(environment, cohort.integration, cohort.cohort_id)
-    return DeltaGroup(segment, cohort, context_kind, changes.included, version, changes.context_keys, changes.places)
+def _unknown(feed: Feed) -> Never:
+    if feed.format == HEADER:
+        raise InvalidRecord(Reason.INTEGRATION_UNKNOWN, "the record has no header `integration`")
+    raise InvalidRecord(Reason.INTEGRATION_UNKNOWN, "there is no integration of this name")

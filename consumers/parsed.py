@@ -41,7 +41,7 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True):
     environment: str | None = None
     context_kind: str = DEFAULT_CONTEXT_KIND
     changes: Sequence[Changes] = ()
-    rejects: Sequence[Reject] = ()
+    rejects: list[Reject] = []
     members: int = 0
     conflicts: int = 0
     ignored: Ignored | None = None

@@ -33,14 +33,16 @@ def audience_membership(event: Event, personas: Personas, feed: Feed) -> tuple[C
     if computation not in (AUDIENCE, JOURNEY):
         return Ignored.UNKNOWN_COMPUTATION_CLASS
     traits, properties = properties_of(event.traits), properties_of(event.properties)
-    names = personas.computation_key, properties.get("audience_key")
-    keys = [name for name in names if isinstance(name, str) and name]
     # Sources mix up traits and properties, so both are searched.
     places = (properties, traits) if event.type == "track" else (traits, properties)
-    included = _answer(keys, places)
+    key = personas.computation_key
+    included = _answer(key, places)
+    if included is None:
+        other_key = properties.get("audience_key")
+        key, included = key or other_key, _answer(other_key, places)
     if included is None:
         included = _answer_of_event(event, is_journey=computation == JOURNEY)
-    return _cohort(personas.computation_id, keys, feed), included
+    return _cohort(personas.computation_id, key, feed), included
 
 
 def reverse_etl_membership(event: Event, feed: Feed) -> tuple[Cohort, bool] | Ignored:
@@ -56,13 +58,13 @@ def audience_name(key: str) -> str | None:
     return values.cohort_name((key[:1].upper() + key[1:]).replace("_", " ").strip())
 
 
-def _cohort(computation_id: object, keys: Sequence[str], feed: Feed) -> Cohort:
-    key = keys[0][: values.NAME_CHARACTERS] if keys else ""
+def _cohort(computation_id: object, key: object, feed: Feed) -> Cohort:
     if feed.cohort_id is not None and (computation_id is None or computation_id is MISSING):
         computation_id = feed.cohort_id
-    if isinstance(computation_id, str):
-        return _named(computation_id, feed.cohort_name or "", key)
-    return _named(values.cohort_id(computation_id, _COMPUTATION_ID), feed.cohort_name or "", key)
+    if not isinstance(computation_id, str):
+        computation_id = values.cohort_id(computation_id, _COMPUTATION_ID)
+    text = key[: values.NAME_CHARACTERS] if isinstance(key, str) else ""
+    return _named(computation_id, feed.cohort_name or "", text)
 
 
 @lru_cache(maxsize=_CACHED_COHORTS)
@@ -70,12 +72,11 @@ def _named(computation_id: str, name: str, key: str) -> Cohort:
     return Cohort(INTEGRATION, values.cohort_id(computation_id, _COMPUTATION_ID), name or audience_name(key))
 
 
-def _answer(keys: Sequence[str], places: Sequence[dict[str, object]]) -> bool | None:
-    """Whether the value under the first of these names says in or out; None where there is no such value."""
-    for key in keys:
-        for place in places:
-            if key in place:
-                return values.membership(place[key], "the value under the audience's key")
+def _answer(key: object, places: Sequence[dict[str, object]]) -> bool | None:
+    """Whether the value under this name says in or out; None where there is no such value."""
+    for place in places:
+        if key and isinstance(key, str) and key in place:
+            return values.membership(place[key], "the value under the audience's key")
     return None
 
 

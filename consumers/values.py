@@ -21,6 +21,9 @@ COHORT_ID_BYTES = 1024
 NAME_CHARACTERS = 512
 URL_CHARACTERS = 2048
 
+_WIDEST = 4
+"""Bytes that a character has in UTF-8 at most."""
+
 _MEMBERSHIP: Final[dict[str | int, bool]] = {
     **dict.fromkeys(("true", "True", "1", 1), True),
     **dict.fromkeys(("false", "False", "0", 0), False),
@@ -34,7 +37,7 @@ def context_key(value: object, pointer: str, max_bytes: int) -> str:
     text = _text_of(value, pointer, Reason.CONTEXT_KEY_INVALID)
     if not text or text.isspace():
         raise InvalidValue(Reason.CONTEXT_KEY_BLANK, f"{pointer} is blank")
-    if _is_longer(text, max_bytes):
+    if len(text) * _WIDEST > max_bytes and len(text.encode()) > max_bytes:
         raise InvalidValue(Reason.CONTEXT_KEY_TOO_LONG, f"{pointer} has more than {max_bytes} bytes")
     return text
 
@@ -46,7 +49,7 @@ def context_keys(values: Sequence[str | int], max_bytes: int) -> list[str] | Non
     """
     texts = [value if type(value) is str else str(value) for value in values]
     joined = "".join(texts)
-    widest = 1 if joined.isascii() else 4
+    widest = 1 if joined.isascii() else _WIDEST
     if (
         "\0" in joined
         or not all(texts)
@@ -78,7 +81,7 @@ def cohort_id(value: object, pointer: str) -> str:
     text = _text_of(value, pointer, Reason.COHORT_ID_INVALID)
     if not text or text.isspace():
         raise InvalidValue(Reason.COHORT_ID_INVALID, f"{pointer} is blank")
-    if _is_longer(text, COHORT_ID_BYTES):
+    if len(text) * _WIDEST > COHORT_ID_BYTES and len(text.encode()) > COHORT_ID_BYTES:
         raise InvalidValue(Reason.COHORT_ID_INVALID, f"{pointer} has more than {COHORT_ID_BYTES} bytes")
     return text
 
@@ -122,10 +125,6 @@ def _text_of(value: object, pointer: str, reason: Reason) -> str:
     if "\0" in text:
         raise InvalidValue(reason, f"{pointer} holds a NUL character")
     return text
-
-
-def _is_longer(text: str, max_bytes: int) -> bool:
-    return len(text) > max_bytes or (not text.isascii() and len(text.encode()) > max_bytes)
 
 
 def _absent(value: object, pointer: str, reason: Reason) -> InvalidValue:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -29,15 +30,24 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     server.stop()
 
 
-@pytest.fixture
-async def empty_database(postgres: Postgres) -> AsyncIterator[str]:
+@asynccontextmanager
+async def a_database(postgres: Postgres) -> AsyncIterator[str]:
     """The DSN of a new database without a schema."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     admin = await asyncpg.connect(postgres.dsn)
     await admin.execute(f"CREATE DATABASE {name}")
-    yield f"{postgres.dsn.rsplit('/', 1)[0]}/{name}"
-    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await admin.close()
+    try:
+        yield f"{postgres.dsn.rsplit('/', 1)[0]}/{name}"
+    finally:
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.close()
+
+
+@pytest.fixture
+async def empty_database(postgres: Postgres) -> AsyncIterator[str]:
+    """The DSN of a new database without a schema."""
+    async with a_database(postgres) as dsn:
+        yield dsn
 
 
 @pytest.fixture
@@ -48,14 +58,15 @@ async def database(empty_database: str) -> str:
 
 
 @pytest.fixture(params=["memory", "postgres"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[StoreUnderTest]:
+async def store(request: pytest.FixtureRequest, postgres: Postgres) -> AsyncIterator[StoreUnderTest]:
     """Each segment store in turn."""
     if request.param == "memory":
         yield MemoryStoreUnderTest()
         return
-    dsn = request.getfixturevalue("database")
-    async with PostgresStoreUnderTest(dsn) as postgres_store:
-        yield postgres_store
+    async with a_database(postgres) as dsn:
+        await migrate(dsn)
+        async with PostgresStoreUnderTest(dsn) as postgres_store:
+            yield postgres_store
 
 
 @pytest.fixture

@@ -30,12 +30,14 @@ class WorkerProcess:
 
     def __init__(self, config: Path, *arguments: str, log: Path) -> None:
         self.log_file = log
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker", "run", "--config", str(config), *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=log.open("ab"),
-            cwd=Path(__file__).parent.parent,
-        )
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "worker", "run", "--config", str(config), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=output,
+                cwd=Path(__file__).parent.parent,
+            )
 
     @property
     def returncode(self) -> int | None:
@@ -125,7 +127,11 @@ class Bench:
         await self.create_topics(
             {self.webhook_topic: 4, self.amplitude_topic: 2, self.segment_topic: 2, self.dead_letter_topic: 1}
         )
-        self._producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap_servers, max_request_size=32 << 20)
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=self.bootstrap_servers,
+            max_request_size=32 << 20,
+            key_serializer=lambda key: key or None,  # aiokafka refuses a null value without a key; other producers don't
+        )
         await self._producer.start()
         self.sql = await asyncpg.connect(self.dsn)
         return self
@@ -183,6 +189,7 @@ class Bench:
             await self._producer.send(
                 topic,
                 value if isinstance(value, bytes | None) else json.dumps(value).encode(),
+                key=b"",
                 partition=partition,
                 timestamp_ms=timestamp_ms,
                 headers=list(headers),

@@ -1,8 +1,9 @@
 """How processes end: by process id, and also when whoever started them is gone.
 
-A test run or a demo may be killed before it can stop its servers. So the first `watch` starts one small process more, in
-a session of its own, that holds the reading end of a pipe. When the pipe closes, for whatever reason, it ends what it
-was told to watch. This needs nothing of the operating system, and does not care which thread started a server.
+A test run or a demo may be killed before it can stop its servers. So the first `watch` starts one small process more,
+in a session of its own, that reads from a pipe. When the pipe closes, for whatever reason, it ends what it was told to
+watch. Unlike Linux's "parent death signal" this works everywhere, ends what is suspended too, and does not take the
+end of the thread that started a server for the end of the process.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ def _start_guard() -> None:
     guard = subprocess.Popen(
         [sys.executable, "-m", __name__], cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True, text=True
     )
-    assert guard.stdin is not None
-    _pipes.append(guard.stdin)
+    pipe = guard.stdin
+    assert pipe is not None  # noqa: S101 - for mypy: we asked for it
+    _pipes.append(pipe)
 
     def dismiss() -> None:
-        _pipes.pop().close()
+        pipe.close()
         guard.wait(2 * END_S)
 
     atexit.register(dismiss)

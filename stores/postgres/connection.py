@@ -23,6 +23,7 @@ COMMAND_TIMEOUT_S = 60.0
 _LATER = (
     OSError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server ended the session just as a command was sent
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,

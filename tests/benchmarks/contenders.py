@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import tempfile
@@ -104,9 +103,8 @@ class Worker:
             )
         )
         command = [sys.executable, "-m", "worker", "run", "--config", str(config)]
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=self._log.open("wb"), cwd=os.getcwd()
-        )
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=output)
 
     @property
     def pid(self) -> int:

@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +13,6 @@ from stores.model import DeltaGroup
 from tests.builders import a_group, a_version
 from tests.memory_store import MemoryStore
 from tests.stores import StoreUnderTest
-
-pytestmark = pytest.mark.usefixtures("store")
-
 
 async def apply(store: StoreUnderTest, *groups: DeltaGroup) -> dict[int, int]:
     segments = await store.resolve(groups)
