@@ -53,13 +53,21 @@ class Batch:
         self.sources: dict[int, tuple[Record, Origin]] = {}
         """By position, the record of each group: should one of its deltas fail later, it is a dead letter."""
         self.dead_letters: list[DeadLetter] = []
-        self.next_offsets: dict[TopicPartition, int] = {}
-        self.timestamps_ms: dict[TopicPartition, int] = {}
-        """The record time of the last record of each partition."""
+        self._last: dict[tuple[str, int], Record] = {}
         self.arrivals: Counter[tuple[str, int]] = Counter()
         """How many records each feed has of each record time (ms)."""
         self.ignored: Counter[Ignored] = Counter()
         self.future_event_times = 0
+
+    @property
+    def next_offsets(self) -> dict[TopicPartition, int]:
+        """Behind the last record of each partition."""
+        return {TopicPartition(*place): record.offset + 1 for place, record in self._last.items()}
+
+    @property
+    def timestamps_ms(self) -> dict[TopicPartition, int]:
+        """The record time of the last record of each partition."""
+        return {TopicPartition(*place): record.timestamp_ms for place, record in self._last.items()}
 
     def add(self, feed: Feed, record: Record, origin: Origin, normalized: Normalized, now: float) -> None:
         """Takes in what a record means. A record that means nothing still moves the offset."""
@@ -67,7 +75,7 @@ class Batch:
         if normalized.groups:
             self.groups += normalized.groups
             self.sources[normalized.groups[0].version.position] = (record, origin)
-            self.deltas += sum(map(len, normalized.groups))
+            self.deltas += sum(len(group.context_keys) for group in normalized.groups)
         if normalized.rejects:
             self.dead_letters += rejected_members(record, origin, normalized)
         if normalized.ignored:
@@ -84,9 +92,7 @@ class Batch:
             self.opened_at = now
         self.records += 1
         self.bytes += len(record.value) if record.value else 0
-        tp = TopicPartition(record.topic, record.partition)
-        self.next_offsets[tp] = record.offset + 1
-        self.timestamps_ms[tp] = record.timestamp_ms
+        self._last[record.topic, record.partition] = record
         self.arrivals[feed.name, record.timestamp_ms] += 1
 
 

@@ -13,22 +13,25 @@ class DeadLetterGuard:
     """
 
     def __init__(self, *, max_ratio: float, window_records: int) -> None:
-        self._max_ratio = max_ratio
         self._window_records = window_records
-        self._windows: dict[str, deque[float]] = {}
-        self._sums: dict[str, float] = {}
+        self._most = max_ratio * window_records
+        self._seen: dict[str, int] = {}
+        self._rejected: dict[str, deque[tuple[int, float]]] = {}
         self.held_topics: set[str] = set()
 
     def observe(self, topic: str, rejected_share: float) -> bool:
         """Takes in one record (0 nothing rejected, 1 all of it). True when the topic is held from now on."""
-        window = self._windows.setdefault(topic, deque())
-        window.append(rejected_share)
-        total = self._sums[topic] = self._sums.get(topic, 0.0) + rejected_share
-        if len(window) > self._window_records:
-            total = self._sums[topic] = total - window.popleft()
-        if len(window) < self._window_records or total <= self._max_ratio * self._window_records:
+        seen = self._seen[topic] = self._seen.get(topic, 0) + 1
+        if not rejected_share:
             return False
-        if topic in self.held_topics:
+        # Only records that were rejected, each with its number, are remembered: most never are.
+        rejected = self._rejected.setdefault(topic, deque())
+        rejected.append((seen, rejected_share))
+        while rejected[0][0] <= seen - self._window_records:
+            rejected.popleft()
+        if seen < self._window_records or topic in self.held_topics:
+            return False
+        if sum(share for _, share in rejected) <= self._most:
             return False
         self.held_topics.add(topic)
         return True

@@ -11,7 +11,7 @@ from consumers.feeds import Feed
 from consumers.normalize import Normalized, Normalizer
 from consumers.record import Origin, Record, origin_of
 from stores.base import SegmentStore
-from stores.model import Position
+from stores.model import OFFSET_BITS, Position
 from worker.backoff import until_available
 from worker.batch import Batch
 from worker.dead_letter_guard import DeadLetterGuard
@@ -48,6 +48,7 @@ class Decoder:
         self._metrics, self._health = instruments
         self._feed_of: dict[str, Feed] = {}
         self._topic_ids: dict[str, int] = {}
+        self._first_positions: dict[tuple[str, int], int] = {}
 
     @property
     def held_topics(self) -> set[str]:
@@ -68,7 +69,7 @@ class Decoder:
         try:
             if record.headers:
                 origin = origin_of(record)
-            position = self._position(origin)
+            position = self._position(origin.topic, origin.partition, origin.offset)
             normalized = self._normalizer.normalize(record, feed, origin=origin, position=position)
         except InvalidRecord as exc:
             letter = DeadLetter(record, origin, exc.reason, exc.detail)
@@ -87,11 +88,17 @@ class Decoder:
             feed = self._feed_of[topic] = next(feed for feed in self._feeds if feed.carries(topic))
         return feed
 
-    def _position(self, origin: Origin) -> int:
-        topic_id = self._topic_ids.get(origin.topic)
-        if topic_id is None:
-            raise TopicUnknownError(origin.topic)
-        return Position(topic_id, origin.partition, origin.offset).pack()
+    def _position(self, topic: str, partition: int, offset: int) -> int:
+        """The packed position. What is the same for a whole partition is packed once."""
+        first = self._first_positions.get((topic, partition))
+        if first is None:
+            topic_id = self._topic_ids.get(topic)
+            if topic_id is None:
+                raise TopicUnknownError(topic)
+            first = self._first_positions[topic, partition] = Position(topic_id, partition, 0).pack()
+        if offset >> OFFSET_BITS:
+            return Position(self._topic_ids[topic], partition, offset).pack()  # raises, and says what does not fit
+        return first | offset
 
 
 def _rejected_share(normalized: Normalized) -> float:

@@ -31,7 +31,7 @@ HEADER_BYTES = 16 << 10
 EXPOSITION_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class PortTakenError(Exception):
+class PortTakenError(OSError):
     """The configured address can't be bound. The text names the setting."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from stores.base import SegmentRef, SegmentStore
@@ -30,17 +30,22 @@ class SegmentResolver:
     async def resolve(self, groups: Sequence[DeltaGroup]) -> Resolved:
         """Raises what the store raises; calling it again is harmless."""
         await self._learn(groups)
-        deltas: list[tuple[int, DeltaGroup]] = []
-        mismatched: list[DeltaGroup] = []
+        known = self._known
+        resolved = Resolved([], [])
+        renamed: dict[SegmentKey, DeltaGroup] = {}
         for group in groups:
-            segment = self._known[group.segment]
+            segment, cohort = known[group.segment], group.cohort
             if group.context_kind == segment.context_kind:
-                deltas.append((segment.id, group))
+                resolved.deltas.append((segment.id, group))
             else:
-                mismatched.append(group)
-        await self._rename(groups)
+                resolved.mismatched.append(group)
+            if (cohort.name != segment.cohort_name and cohort.name) or (cohort.url != segment.cohort_url and cohort.url):
+                newest = renamed.setdefault(group.segment, group)
+                if newest.version < group.version:
+                    renamed[group.segment] = group
+        await self._rename(renamed)
         self._forget()
-        return Resolved(deltas, mismatched)
+        return resolved
 
     async def _learn(self, groups: Iterable[DeltaGroup]) -> None:
         known = self._known
@@ -48,15 +53,8 @@ class SegmentResolver:
         if unknown:
             known.update(await self._store.resolve(unknown))
 
-    async def _rename(self, groups: Iterable[DeltaGroup]) -> None:
-        """Tells the store of each new name once; the newest group of the segment decides."""
-        renamed: dict[SegmentKey, DeltaGroup] = {}
-        for group in groups:
-            segment, cohort = self._known[group.segment], group.cohort
-            if (cohort.name and cohort.name != segment.cohort_name) or (cohort.url and cohort.url != segment.cohort_url):
-                before = renamed.get(group.segment)
-                if before is None or before.version < group.version:
-                    renamed[group.segment] = group
+    async def _rename(self, renamed: Mapping[SegmentKey, DeltaGroup]) -> None:
+        """Tells the store of the newest name of each; the store knows whether a newer record named it before."""
         for key, group in renamed.items():
             segment, cohort = self._known[key], group.cohort
             await self._store.rename(segment.id, group)

@@ -203,7 +203,7 @@ class ShutdownSettings(Section):
 class WatchdogSettings(Section):
     """When a process that hangs ends itself, so that it is started anew."""
 
-    stall_s: Annotated[float, Field(ge=5, le=3_600)] = 60.0
+    stall_s: Annotated[float, Field(ge=30, le=3_600)] = 60.0
     """Without any progress for so long the process logs where it hangs and exits with 1."""
 
 

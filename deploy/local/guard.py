@@ -12,9 +12,10 @@ import atexit
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -24,15 +25,43 @@ ROOT = Path(__file__).parent.parent.parent
 END_S = 20.0
 CHILDREN_S = 1.0
 POLL_S = 0.02
+RELEASE = "release"
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 _pipes: list[IO[str]] = []
 
 
 def watch(pid: int, signum: int = signal.SIGKILL) -> None:
     """From now on the process gets this signal when this process ends, however that comes about."""
+    _tell(f"{pid} {signum}")
+
+
+def release() -> None:
+    """What was watched may now outlive this process."""
+    _tell(RELEASE)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Keeps Ctrl-C and SIGTERM waiting, so that none comes between the start of a process and that of its watch."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread only
+        return
+    came: list[int] = []
+    handlers = {each: signal.signal(each, lambda signum, _: came.append(signum)) for each in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        for signum in came:
+            signal.raise_signal(signum)
+
+
+def _tell(line: str) -> None:
     if not _pipes:
         _start_guard()
-    _pipes[0].write(f"{pid} {signum}\n")
+    _pipes[0].write(f"{line}\n")
     _pipes[0].flush()
 
 
@@ -103,7 +132,10 @@ def has_ended(process: psutil.Process) -> bool:
 def main() -> None:
     """Waits for the pipe to close, then ends what is still there."""
     watched: list[tuple[psutil.Process, int]] = []
-    for line in sys.stdin:
+    for line in map(str.strip, sys.stdin):
+        if line == RELEASE:
+            watched.clear()
+            continue
         pid, signum = (int(number) for number in line.split())
         with suppress(psutil.NoSuchProcess):
             watched.append((psutil.Process(pid), signum))

@@ -6,6 +6,8 @@ After a change in `pom.xml` run `python -m deploy.local.kafka_jars --write-sums`
 from __future__ import annotations
 
 import hashlib
+import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -52,7 +54,7 @@ def copy_dependencies(folder: Path) -> None:
     print("Fetching Apache Kafka with Maven", file=sys.stderr)
     maven = ["mvn", "--quiet", "--batch-mode", "--strict-checksums", f"--file={HERE / 'pom.xml'}"]
     done = subprocess.run(
-        [*maven, "dependency:copy-dependencies", f"-DoutputDirectory={folder}"],
+        [*maven, *_repository(), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -62,6 +64,15 @@ def copy_dependencies(folder: Path) -> None:
     if done.returncode:
         message = f"Maven could not fetch Apache Kafka:\n{done.stdout}{done.stderr}"
         raise KafkaNotFetchedError(message)
+
+
+def _repository() -> list[str]:
+    """A place for what Maven keeps, if the account has no home, as in some containers. Java does not look at $HOME."""
+    try:
+        home = pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        home = ""
+    return [] if os.access(home, os.W_OK) else [f"-Dmaven.repo.local={JARS.parent / 'maven'}"]
 
 
 def sums(folder: Path) -> str:

@@ -48,8 +48,9 @@ def programs() -> Path:
 def as_system_user(command: str, *arguments: str) -> list[str]:
     """One of PostgreSQL's own commands. It refuses to run as root, so root runs it as `nobody`.
 
-    The checkout or the data may be in a folder that only root can enter, such as /root. The one capability lets
-    PostgreSQL in; the other ways would be to open root's folders, or to copy PostgreSQL and its data somewhere else.
+    The checkout or the data may be in a folder that only root can enter, such as /root. One capability lets PostgreSQL
+    in; the other ways would be to open root's folders, or to copy PostgreSQL and its data somewhere else. (The secure
+    bit is for `access`, by which initdb looks for its files: without it that call forgets the capability.)
     """
     program = [str(programs() / command), *arguments]
     if os.geteuid() != 0:
@@ -61,7 +62,8 @@ def as_system_user(command: str, *arguments: str) -> list[str]:
         raise ServerNotStartedError(message)
     nobody = pwd.getpwnam(NOBODY)
     user = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-    return ["setpriv", *user, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", *program]
+    entry = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
+    return ["setpriv", *user, *entry, *program]
 
 
 class Postgres(Server):

@@ -90,7 +90,7 @@ def said_last(log: Path) -> str:
 
 
 class Server(ABC):
-    """A server of ours. Unless it was told to outlive this process, it ends with it.
+    """A server of ours, which ends with this process at the latest, unless `guard.release` is called.
 
     Its folder holds its data and, when none is given, its log.
     """
@@ -103,11 +103,10 @@ class Server(ABC):
     ABANDONED: ClassVar[signal.Signals]
     """The signal when its starter was killed: quicker, but leaves nothing behind."""
 
-    def __init__(self, folder: Path, *, log: Path | None = None, outlive: bool = False) -> None:
+    def __init__(self, folder: Path, *, log: Path | None = None) -> None:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = log or self.folder / f"{self.NAME}.log"
-        self._outlive = outlive
         self._process: psutil.Popen | None = None
 
     @abstractmethod
@@ -184,7 +183,7 @@ class Server(ABC):
 
     def _launch(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, guard.uninterrupted():
             written_before = log.tell()
             self._process = psutil.Popen(
                 self._command(),
@@ -195,7 +194,6 @@ class Server(ABC):
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us: we stop our servers in order
             )
-        if not self._outlive:
             guard.watch(self.pid, self.ABANDONED)
         try:
             self._wait_until_ready(written_before)

@@ -3,8 +3,8 @@
     with start_kafka(folder / "kafka") as kafka, start_postgres(folder / "postgres") as postgres:
         asyncio.run(create_topics(kafka.bootstrap_servers, {"cohorts": 4}))
 
-They end with the process that started them, also when that is killed, unless `outlive` says otherwise. A folder that
-was used before keeps its data and, while they are free, its ports.
+They end with the process that started them, also when that is killed: see `guard`. A folder that was used before keeps
+its data and, while they are free, its ports.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ POSTGRES_DSN = "COHORT_SYNC_TEST_POSTGRES_DSN"
 """Names a PostgreSQL to use instead of starting one. Its role must be allowed to create databases."""
 
 
-def start_kafka(folder: Path, *, log: Path | None = None, outlive: bool = False) -> Kafka:
+def start_kafka(folder: Path, *, log: Path | None = None) -> Kafka:
     """A Kafka that serves."""
-    return Kafka(folder, log=log, outlive=outlive).start()
+    return Kafka(folder, log=log).start()
 
 
-def start_postgres(folder: Path, *, log: Path | None = None, outlive: bool = False) -> Postgres:
+def start_postgres(folder: Path, *, log: Path | None = None) -> Postgres:
     """A PostgreSQL that serves: the one that the environment names, else one of ours."""
     if dsn := os.environ.get(POSTGRES_DSN):
         return ForeignPostgres(dsn)
-    return Postgres(folder, log=log, outlive=outlive).start()
+    return Postgres(folder, log=log).start()
 
 
 async def create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> None:

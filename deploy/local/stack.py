@@ -1,6 +1,6 @@
 """`make up` and `make down`: Kafka, PostgreSQL and a worker that stay when the command has ended.
 
-What runs is written to `.local/pids.json` as it starts, so that `down` finds it even when `up` was killed half-way.
+Until all is up, whatever ends `up` ends what it started. Then the process ids are in `.local/pids.json`, for `down`.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ def up() -> None:
         except BaseException:
             running.end()
             raise
+        guard.release()
     print(ENV.with_name("addresses").read_text(), end="")
 
 
@@ -96,12 +97,12 @@ def down() -> None:
 
 def _start(running: Running) -> None:
     print("Starting Kafka", flush=True)
-    kafka = start_kafka(LOCAL / "kafka", log=LOGS / "kafka.log", outlive=True)
+    kafka = start_kafka(LOCAL / "kafka", log=LOGS / "kafka.log")
     running.add("kafka", kafka.process, kafka.STOP)
     asyncio.run(create_topics(kafka.bootstrap_servers, TOPICS))
 
     print("Starting PostgreSQL", flush=True)
-    postgres = start_postgres(LOCAL / "postgres", log=LOGS / "postgres.log", outlive=True)
+    postgres = start_postgres(LOCAL / "postgres", log=LOGS / "postgres.log")
     if postgres.is_ours:
         running.add("postgres", postgres.process, postgres.STOP)
 
@@ -119,8 +120,8 @@ def _start(running: Running) -> None:
 
 
 def _start_worker() -> psutil.Popen:
-    with (LOGS / "worker.log").open("ab") as log:
-        return psutil.Popen(
+    with (LOGS / "worker.log").open("ab") as log, guard.uninterrupted():
+        worker = psutil.Popen(
             _command("run"),
             env=_environment(),
             cwd=LOCAL,
@@ -129,6 +130,8 @@ def _start_worker() -> psutil.Popen:
             stderr=log,
             start_new_session=True,
         )
+        guard.watch(worker.pid)
+    return worker
 
 
 def _wait_until_ready(worker: psutil.Popen, port: int) -> None:

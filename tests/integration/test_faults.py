@@ -59,7 +59,7 @@ async def test_a_worker_killed_between_write_and_commit_writes_again_and_changes
     await all_included(bench, 4 * MEMBERS)
     worker.kill()
     kafka.restart()
-    assert await bench.committed(bench.webhook_topic) == {}
+    assert not any((await bench.committed(bench.webhook_topic)).values())
 
     await bench.catch_up()
 

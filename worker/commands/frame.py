@@ -15,7 +15,6 @@ from consumers.errors import KafkaUnavailableError
 from consumers.manifest import ManifestError
 from stores.errors import StoreError
 from worker.config import ConfigError, load_settings
-from worker.http_server import PortTakenError
 from worker.safe_errors import safe_traceback
 
 OK, FAILED, WRONG_USAGE, REJECTED = 0, 1, 2, 3
@@ -29,7 +28,7 @@ class CommandError(Exception):
     """A command can't do what was asked. The text says why and what to do, and ends the process with 1."""
 
 
-_EXPECTED = (StoreError, KafkaUnavailableError, CommandError, PortTakenError, OSError)
+_EXPECTED = (StoreError, KafkaUnavailableError, CommandError, OSError)
 
 config_option = click.option(
     "--config",

@@ -66,7 +66,7 @@ def _skip_line(file: BinaryIO) -> int:
     """How many bytes were left of this line."""
     size = 0
     while text := file.readline(_SKIPPED_AT_ONCE):
-        size += len(text.removesuffix(b"\n"))
+        size += len(text.removesuffix(b"\n").removesuffix(b"\r"))
         if text.endswith(b"\n"):
             break
     return size

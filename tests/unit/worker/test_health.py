@@ -117,12 +117,12 @@ async def test_metrics_are_given_in_the_text_format(probes: Probes) -> None:
 
 
 async def test_a_taken_port_is_an_error_that_names_the_setting(probes: Probes) -> None:
-    with pytest.raises(PortTakenError, match=f"http.port: 127.0.0.1:{probes.port} can't be used.*port 0"):
+    with pytest.raises(PortTakenError, match=rf"http\.port: 127\.0\.0\.1:{probes.port} can't be used.*port 0"):
         HttpServer(Instruments(Metrics(), Health()), host="127.0.0.1", port=probes.port)
 
 
 async def test_a_host_that_is_not_ours_is_an_error_that_names_the_setting() -> None:
-    with pytest.raises(PortTakenError, match="http.host and http.port: 192.0.2.1:9400 can't be used"):
+    with pytest.raises(PortTakenError, match=r"http\.port: 192\.0\.2\.1:9400 can't be used"):
         HttpServer(Instruments(Metrics(), Health()), host="192.0.2.1", port=9400)
 
 

@@ -18,13 +18,13 @@ def a_large_group(size: int, *, kind: str = "user", offset: int = 0) -> DeltaGro
 def test_each_context_kind_has_a_lane_of_its_own() -> None:
     lanes = split_into_lanes([(1, a_group("u1")), (2, a_group("d1", context_kind="device")), (1, a_group("u2"))])
 
-    assert [(lane.context_kind, len(lane)) for lane in lanes] == [("user", 2), ("device", 1)]
+    assert [(lane.context_kind, lane.size) for lane in lanes] == [("user", 2), ("device", 1)]
 
 
 def test_a_kind_that_dominates_is_split_into_two_lanes_by_segment() -> None:
     lanes = split_into_lanes([(segment, a_large_group(SMALLEST_SPLIT, offset=segment)) for segment in range(4)])
 
-    assert [len(lane) for lane in lanes] == [2 * SMALLEST_SPLIT, 2 * SMALLEST_SPLIT]
+    assert [lane.size for lane in lanes] == [2 * SMALLEST_SPLIT, 2 * SMALLEST_SPLIT]
     first, second = ({segment for segment, _ in lane.deltas} for lane in lanes)
     assert not first & second
 
@@ -32,7 +32,7 @@ def test_a_kind_that_dominates_is_split_into_two_lanes_by_segment() -> None:
 def test_a_segment_that_dominates_is_split_itself() -> None:
     lanes = split_into_lanes([(1, a_large_group(2 * SMALLEST_SPLIT))])
 
-    assert [len(lane) for lane in lanes] == [SMALLEST_SPLIT, SMALLEST_SPLIT]
+    assert [lane.size for lane in lanes] == [SMALLEST_SPLIT, SMALLEST_SPLIT]
 
 
 def test_a_small_batch_is_not_worth_two_transactions() -> None:
