@@ -49,8 +49,8 @@ check: $(INSTALLED) ## Formatting, lint, types and import contracts
 	$(VENV)/lint-imports
 
 .PHONY: bench
-bench: install ## The benchmarks, with a table at the end
-	@$(VENV)/python -m tests.benchmarks
+bench: install ## The benchmarks, side by side, with a table at the end; BENCH=store for one of them
+	@$(VENV)/python -m tests.benchmarks $(BENCH)
 
 # Pins every package by hash. No index, folder or address of this machine gets into the files, whatever pip is set to.
 PIP_COMPILE = $(VENV)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \

@@ -21,8 +21,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from consumers.connection import KafkaConnection, admin_client
-from consumers.errors import KafkaUnavailableError, Reason
-from consumers.record import Origin, Record
+from consumers.errors import InvalidRecord, KafkaUnavailableError, Reason
+from consumers.record import Origin, Record, origin_of
 
 log = structlog.get_logger(__name__)
 
@@ -38,20 +38,20 @@ class DeadLetter(msgspec.Struct, frozen=True):
     """One record, or with `members` some members of it, that was rejected for one reason."""
 
     record: Record
-    origin: Origin
     reason: Reason
     detail: str
     members: tuple[int, ...] | None = None
 
     def headers(self) -> list[tuple[str, bytes]]:
         """The record's own headers, then what is said about it."""
+        origin = _origin(self.record)
         said = {
             "reason": self.reason,
             "detail": self.detail,
-            "topic": self.origin.topic,
-            "partition": str(self.origin.partition),
-            "offset": str(self.origin.offset),
-            "timestamp": str(self.origin.timestamp_ms),
+            "topic": origin.topic,
+            "partition": str(origin.partition),
+            "offset": str(origin.offset),
+            "timestamp": str(origin.timestamp_ms),
             "at": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "version": version("cohort-sync"),
         }
@@ -163,3 +163,11 @@ def _named(key: bytes | None) -> bytes | str:
 
 def _as_it_was(key: bytes | str) -> bytes | None:
     return None if isinstance(key, str) else key
+
+
+def _origin(record: Record) -> Origin:
+    """Where the record first arrived. One whose headers say that wrongly is told by where it stands."""
+    try:
+        return origin_of(record)
+    except InvalidRecord:
+        return Origin(record.topic, record.partition, record.offset, record.timestamp_ms)

@@ -262,7 +262,7 @@ class KafkaConsumer:
             raise exc
 
 
-class _Rebalances(ConsumerRebalanceListener):
+class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no types
     def __init__(self, consumer: KafkaConsumer, listener: RebalanceListener) -> None:
         self._consumer = consumer
         self._listener = listener

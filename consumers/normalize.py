@@ -11,7 +11,7 @@ from consumers.errors import Ignored, IgnoredRecord, InvalidRecord, Reason, Reje
 from consumers.feeds import Environments, Feed, Limits
 from consumers.formats import HEADER, Formats
 from consumers.parsed import Parsed
-from consumers.record import Origin, Record
+from consumers.record import Record
 from consumers.rules import Rules
 from consumers.segment_key import segment_of
 from stores.model import DeltaGroup, Version
@@ -45,14 +45,14 @@ class Normalizer:
         self._rules = Rules(limits=limits, environments=environments, skip_unknown_environment=skip_unknown_environment)
         self._formats = formats or Formats()
 
-    def normalize(self, record: Record, feed: Feed, *, origin: Origin, position: int) -> Normalized:
+    def normalize(self, record: Record, feed: Feed, *, arrived_ms: int, position: int) -> Normalized:
         """The deltas of this record, versioned by where and when it first arrived. Raises InvalidRecord."""
         parsed = self.parse(record, feed)
         if parsed.ignored is not None:
             return Normalized([], [], parsed.members, parsed.ignored)
         if parsed.environment is None:
             raise InvalidRecord(Reason.ENVIRONMENT_MISSING, "neither the payload, a header nor the feed names one")
-        return self._versioned(parsed, parsed.environment, origin.timestamp_ms * 1000, position)
+        return self._versioned(parsed, parsed.environment, arrived_ms * 1000, position)
 
     def parse(self, record: Record, feed: Feed) -> Parsed:
         """What this record says, before any version; its environment is None where nobody names one."""

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from stores.model import DeltaGroup, SegmentKey
 
+
 class SegmentRef(NamedTuple):
     """What must be known of a segment to write to it."""
 

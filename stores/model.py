@@ -35,8 +35,8 @@ class Position(NamedTuple):
         topic_id, partition, offset = self
         if topic_id >> TOPIC_ID_BITS or partition >> PARTITION_BITS or offset >> OFFSET_BITS:
             message = (
-                f"{self} does not fit a position: at most {1 << TOPIC_ID_BITS} topics, {1 << PARTITION_BITS} partitions "
-                f"a topic and 2^{OFFSET_BITS} offsets"
+                f"{self} does not fit a position: {1 << TOPIC_ID_BITS} topics, {1 << PARTITION_BITS} partitions "
+                f"a topic and 2^{OFFSET_BITS} offsets at most"
             )
             raise PositionOverflowError(message)
         return (topic_id << PARTITION_BITS | partition) << OFFSET_BITS | offset
@@ -92,9 +92,7 @@ class DeltaGroup(msgspec.Struct, frozen=True, gc=False):
 
     def part(self, start: int, stop: int) -> DeltaGroup:
         """The deltas from `start` up to `stop`, as a group of their own."""
-        return msgspec.structs.replace(
-            self, context_keys=self.context_keys[start:stop], places=self.places[start:stop]
-        )
+        return msgspec.structs.replace(self, context_keys=self.context_keys[start:stop], places=self.places[start:stop])
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):

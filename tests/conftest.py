@@ -1,4 +1,4 @@
-"""Real servers for the tests: started once, on free ports, stopped by process id; a database and topics for each test."""
+"""Real servers for the tests: started once, on free ports, stopped by process id; a database for each test."""
 
 from __future__ import annotations
 

@@ -130,7 +130,9 @@ class Bench:
         self._producer = AIOKafkaProducer(
             bootstrap_servers=self.bootstrap_servers,
             max_request_size=32 << 20,
-            key_serializer=lambda key: key or None,  # aiokafka refuses a null value without a key; other producers don't
+            key_serializer=lambda key: (
+                key or None
+            ),  # aiokafka refuses a null value without a key; other producers don't
         )
         await self._producer.start()
         self.sql = await asyncpg.connect(self.dsn)
@@ -166,7 +168,12 @@ class Bench:
         """A command of the command line, with this test's configuration."""
         command = [sys.executable, "-m", "worker", *arguments, "--config", str(self.config)]
         return await asyncio.to_thread(
-            subprocess.run, command, input=stdin, capture_output=True, timeout=WAIT_S, check=False,
+            subprocess.run,
+            command,
+            input=stdin,
+            capture_output=True,
+            timeout=WAIT_S,
+            check=False,
             cwd=Path(__file__).parent.parent,
         )
 

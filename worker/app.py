@@ -83,9 +83,7 @@ def compose(settings: Settings) -> Worker:
     policy = BatchPolicy(
         max_deltas=settings.batch.max_deltas, max_bytes=settings.batch.max_bytes, max_wait_s=settings.batch.max_wait_s
     )
-    pipeline = Pipeline(
-        consumer=consumer, decoder=decoder, delivery=delivery, policy=policy, instruments=instruments
-    )
+    pipeline = Pipeline(consumer=consumer, decoder=decoder, delivery=delivery, policy=policy, instruments=instruments)
     return Worker(consumer, store, dead_letters, pipeline, instruments)
 
 
@@ -97,7 +95,9 @@ async def run_worker(settings: Settings, *, until_caught_up: bool = False) -> No
     gc.set_threshold(50_000, 20, 100)
     drain_s = DRAIN_SHARE * settings.shutdown.grace_s
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(HttpServer(worker.instruments, host=settings.http.host, port=settings.http.port))
+        await stack.enter_async_context(
+            HttpServer(worker.instruments, host=settings.http.host, port=settings.http.port)
+        )
         stack.enter_context(Watchdog(worker.instruments, stall_s=settings.watchdog.stall_s))
         await stack.enter_async_context(worker.store)
         await stack.enter_async_context(worker.dead_letters)

@@ -13,7 +13,7 @@ from consumers.dead_letter import DeadLetter
 from consumers.errors import Ignored
 from consumers.feeds import Feed
 from consumers.normalize import Normalized
-from consumers.record import Origin, Record, TopicPartition
+from consumers.record import Record, TopicPartition
 from stores.model import DeltaGroup
 
 
@@ -50,7 +50,7 @@ class Batch:
         self.deltas = 0
         self.bytes = 0
         self.groups: list[DeltaGroup] = []
-        self.sources: dict[int, tuple[Record, Origin]] = {}
+        self.sources: dict[int, Record] = {}
         """By position, the record of each group: should one of its deltas fail later, it is a dead letter."""
         self.dead_letters: list[DeadLetter] = []
         self._last: dict[tuple[str, int], Record] = {}
@@ -69,15 +69,16 @@ class Batch:
         """The record time of the last record of each partition."""
         return {TopicPartition(*place): record.timestamp_ms for place, record in self._last.items()}
 
-    def add(self, feed: Feed, record: Record, origin: Origin, normalized: Normalized, now: float) -> None:
+    def add(self, feed: Feed, record: Record, normalized: Normalized, now: float) -> None:
         """Takes in what a record means. A record that means nothing still moves the offset."""
         self._count(feed, record, now)
         if normalized.groups:
             self.groups += normalized.groups
-            self.sources[normalized.groups[0].version.position] = (record, origin)
-            self.deltas += sum(len(group.context_keys) for group in normalized.groups)
+            self.sources[normalized.groups[0].version.position] = record
+            for group in normalized.groups:
+                self.deltas += len(group.context_keys)
         if normalized.rejects:
-            self.dead_letters += rejected_members(record, origin, normalized)
+            self.dead_letters += rejected_members(record, normalized)
         if normalized.ignored:
             self.ignored[normalized.ignored] += 1
         self.future_event_times += normalized.future_event_time
@@ -96,11 +97,11 @@ class Batch:
         self.arrivals[feed.name, record.timestamp_ms] += 1
 
 
-def rejected_members(record: Record, origin: Origin, normalized: Normalized) -> list[DeadLetter]:
+def rejected_members(record: Record, normalized: Normalized) -> list[DeadLetter]:
     """One dead letter for each reason, with the places of the members that were rejected for it."""
     letters = []
     for reason in dict.fromkeys(reject.reason for reject in normalized.rejects):
         rejects = [reject for reject in normalized.rejects if reject.reason is reason]
         places = tuple(reject.place for reject in rejects if reject.place is not None)
-        letters.append(DeadLetter(record, origin, reason, rejects[0].detail, places or None))
+        letters.append(DeadLetter(record, reason, rejects[0].detail, places or None))
     return letters

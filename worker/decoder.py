@@ -9,7 +9,7 @@ from consumers.dead_letter import DeadLetter
 from consumers.errors import InvalidRecord
 from consumers.feeds import Feed
 from consumers.normalize import Normalized, Normalizer
-from consumers.record import Origin, Record, origin_of
+from consumers.record import Record, origin_of
 from stores.base import SegmentStore
 from stores.model import OFFSET_BITS, Position
 from worker.backoff import until_available
@@ -65,17 +65,14 @@ class Decoder:
         Raises `TopicUnknownError`, and then the batch is as it was.
         """
         feed = self._feed(record.topic)
-        origin = Origin(record.topic, record.partition, record.offset, record.timestamp_ms)
         try:
-            if record.headers:
-                origin = origin_of(record)
+            origin = origin_of(record) if record.headers else record
             position = self._position(origin.topic, origin.partition, origin.offset)
-            normalized = self._normalizer.normalize(record, feed, origin=origin, position=position)
+            normalized = self._normalizer.normalize(record, feed, arrived_ms=origin.timestamp_ms, position=position)
         except InvalidRecord as exc:
-            letter = DeadLetter(record, origin, exc.reason, exc.detail)
-            batch.add_dead_letter(feed, letter, time.monotonic())
+            batch.add_dead_letter(feed, DeadLetter(record, exc.reason, exc.detail), time.monotonic())
             return self._guard.observe(record.topic, 1.0)
-        batch.add(feed, record, origin, normalized, time.monotonic())
+        batch.add(feed, record, normalized, time.monotonic())
         return self._guard.observe(record.topic, _rejected_share(normalized))
 
     def cost(self, record: Record) -> int:

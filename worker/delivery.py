@@ -33,9 +33,7 @@ class Delivery:
         letters = list(batch.dead_letters)
         if batch.groups:
             with self._metrics.stage("resolve"):
-                resolved = await until_available(
-                    self._health, "postgres", lambda: self._segments.resolve(batch.groups)
-                )
+                resolved = await until_available(self._health, "postgres", lambda: self._segments.resolve(batch.groups))
             with self._metrics.stage("write"):
                 written = await self._writer.write(resolved.deltas)
             self._metrics.deltas_stored(resolved.deltas, written.stale)
@@ -43,9 +41,7 @@ class Delivery:
             letters += [_refusal(batch, refused) for refused in written.refused]
         if letters:
             with self._metrics.stage("dead_letter"):
-                await until_available(
-                    self._health, "dead_letter_topic", lambda: self._dead_letters.send(letters)
-                )
+                await until_available(self._health, "dead_letter_topic", lambda: self._dead_letters.send(letters))
             self._metrics.dead_letters_sent(letters)
 
 
@@ -60,5 +56,4 @@ def _refusal(batch: Batch, refused: RefusedDelta) -> DeadLetter:
 
 
 def _rejected(batch: Batch, group: DeltaGroup, reason: Reason, detail: str) -> DeadLetter:
-    record, origin = batch.sources[group.version.position]
-    return DeadLetter(record, origin, reason, detail, tuple(group.places))
+    return DeadLetter(batch.sources[group.version.position], reason, detail, tuple(group.places))

@@ -94,7 +94,9 @@ class Pipeline:
         self._reap_flush()
         if not self._backlog:
             self._backlog.extend(await self._poll(self._poll_wait_s()))
-        await self._decode_backlog()
+        if self._backlog:
+            with self._metrics.stage("decode"):
+                await self._decode_backlog()
         if trigger := self._policy.trigger(self._batch, time.monotonic()):
             await self._begin_flush(trigger)
         elif self._is_idle():

@@ -39,7 +39,9 @@ class SegmentResolver:
                 resolved.deltas.append((segment.id, group))
             else:
                 resolved.mismatched.append(group)
-            if (cohort.name != segment.cohort_name and cohort.name) or (cohort.url != segment.cohort_url and cohort.url):
+            if (cohort.name != segment.cohort_name and cohort.name) or (
+                cohort.url != segment.cohort_url and cohort.url
+            ):
                 newest = renamed.setdefault(group.segment, group)
                 if newest.version < group.version:
                     renamed[group.segment] = group

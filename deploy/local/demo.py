@@ -19,9 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.error import URLError
-from urllib.request import urlopen
 
+import httpx
 import yaml
 from rich.console import Console
 
@@ -86,7 +85,13 @@ class Demo:
     def _run(self, arguments: tuple[str, ...], *, stdout: int | None) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "worker", *arguments]
         return subprocess.run(
-            command, env=self._environment, stdout=stdout, text=True, timeout=WAIT_S, check=False, stdin=subprocess.DEVNULL
+            command,
+            env=self._environment,
+            stdout=stdout,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
 
 
@@ -102,7 +107,9 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    console.print(f"\n[bold green]All as it must be[/], in {time.monotonic() - started:.0f} s. `make up` keeps it running.")
+    console.print(
+        f"\n[bold green]All as it must be[/], in {time.monotonic() - started:.0f} s. `make up` keeps it running."
+    )
     return 0
 
 
@@ -122,7 +129,10 @@ def run(folder: Path) -> None:
         hourly = folder / "hourly.jsonl"
         hourly.write_text("".join(map(_line, hourly_batch())))
         with demo.worker() as address:
-            for feed, file in (*((path.stem, path) for path in sorted(SAMPLES.glob("*.jsonl"))), ("amplitude-webhook", hourly)):
+            for feed, file in (
+                *((path.stem, path) for path in sorted(SAMPLES.glob("*.jsonl"))),
+                ("amplitude-webhook", hourly),
+            ):
                 demo.show("publish", "--feed", feed, str(file))
             wait_for("all records to be stored", lambda: _is_all_stored(demo))
             demo.show("segments")
@@ -181,9 +191,8 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str | None:
         return None
     address = f"http://127.0.0.1:{port}"
     try:
-        with urlopen(f"{address}/readyz") as answer:
-            return address if answer.status == 200 else None
-    except URLError:
+        return address if httpx.get(f"{address}/readyz").is_success else None
+    except httpx.TransportError:
         return None
 
 
@@ -194,9 +203,10 @@ def _is_all_stored(demo: Demo) -> bool:
 
 def _show_freshness(address: str) -> None:
     """From the worker's own metrics: how long records took from the broker to the commit in PostgreSQL."""
-    with urlopen(f"{address}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    console.print("\n[bold]Freshness, from Kafka to the commit in PostgreSQL[/bold] (cohort_sync_event_to_store_seconds)")
+    lines = httpx.get(f"{address}/metrics").text.splitlines()
+    console.print(
+        "\n[bold]Freshness, from Kafka to the commit in PostgreSQL[/bold] (cohort_sync_event_to_store_seconds)"
+    )
     values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
     for feed in ("amplitude", "amplitude-webhook", "segment"):
         name = "cohort_sync_event_to_store_seconds"

@@ -1,4 +1,4 @@
-"""How processes end: by process id, and also when whoever started them is gone.
+"""How processes are started and ended: by process id, and so that they end when whoever started them is gone.
 
 A test run or a demo may be killed before it can stop its servers. So the first `watch` starts one small process more,
 in a session of its own, that reads from a pipe. When the pipe closes, for whatever reason, it ends what it was told to
@@ -12,10 +12,9 @@ import atexit
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -26,9 +25,37 @@ END_S = 20.0
 CHILDREN_S = 1.0
 POLL_S = 0.02
 RELEASE = "release"
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+GATE = 'read -r go && exec "$@" </dev/null'
 
 _pipes: list[IO[str]] = []
+
+
+def start(
+    command: Sequence[str],
+    *,
+    log: Path,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    signum: int = signal.SIGKILL,
+) -> psutil.Popen:
+    """Starts a process under watch: `signum` is what it gets when this process ends, however that comes about.
+
+    It waits at a gate until the guard knows of it. So it is never lost, even if we are killed in this function.
+    """
+    with log.open("ab") as output:
+        process = psutil.Popen(
+            ["sh", "-c", GATE, "sh", *command],
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C is for us, and we stop what we started in order
+        )
+    watch(process.pid, signum)
+    with process.stdin as gate:
+        gate.write(b"go\n")
+    return process
 
 
 def watch(pid: int, signum: int = signal.SIGKILL) -> None:
@@ -39,23 +66,6 @@ def watch(pid: int, signum: int = signal.SIGKILL) -> None:
 def release() -> None:
     """What was watched may now outlive this process."""
     _tell(RELEASE)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Keeps Ctrl-C and SIGTERM waiting, so that none comes between the start of a process and that of its watch."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals come to the main thread only
-        return
-    came: list[int] = []
-    handlers = {each: signal.signal(each, lambda signum, _: came.append(signum)) for each in INTERRUPTS}
-    try:
-        yield
-    finally:
-        for each, handler in handlers.items():
-            signal.signal(each, handler)
-        for signum in came:
-            signal.raise_signal(signum)
 
 
 def _tell(line: str) -> None:

@@ -183,18 +183,11 @@ class Server(ABC):
 
     def _launch(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log, guard.uninterrupted():
-            written_before = log.tell()
-            self._process = psutil.Popen(
-                self._command(),
-                cwd=self.folder,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for us: we stop our servers in order
-            )
-            guard.watch(self.pid, self.ABANDONED)
+        self.log.touch()
+        written_before = self.log.stat().st_size
+        self._process = guard.start(
+            self._command(), log=self.log, cwd=self.folder, environment=self._environment(), signum=self.ABANDONED
+        )
         try:
             self._wait_until_ready(written_before)
         except BaseException:

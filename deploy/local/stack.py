@@ -114,24 +114,9 @@ def _start(running: Running) -> None:
 
     print("Starting the worker", flush=True)
     subprocess.run(_command("migrate"), check=True, env=_environment(), stdin=subprocess.DEVNULL)
-    worker = _start_worker()
+    worker = guard.start(_command("run"), log=LOGS / "worker.log", cwd=LOCAL, environment=_environment())
     running.add("worker", worker, signal.SIGTERM)
     _wait_until_ready(worker, port)
-
-
-def _start_worker() -> psutil.Popen:
-    with (LOGS / "worker.log").open("ab") as log, guard.uninterrupted():
-        worker = psutil.Popen(
-            _command("run"),
-            env=_environment(),
-            cwd=LOCAL,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        guard.watch(worker.pid)
-    return worker
 
 
 def _wait_until_ready(worker: psutil.Popen, port: int) -> None:

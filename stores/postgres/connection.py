@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 
@@ -109,7 +109,7 @@ class Pool:
             init=prepare,
         )
 
-    async def __aenter__(self) -> Pool:
+    async def __aenter__(self) -> Self:
         await self._pool
         return self
 
@@ -134,7 +134,9 @@ async def connected(dsn: str, **server_settings: str) -> AsyncIterator[asyncpg.C
     """One session outside a pool, for commands. Errors come out as `stores.errors`."""
     with postgres_errors():
         connection: Any = await asyncpg.connect(
-            dsn, timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": "cohort-sync", **KEEPALIVE, **server_settings}
+            dsn,
+            timeout=CONNECT_TIMEOUT_S,
+            server_settings={"application_name": "cohort-sync", **KEEPALIVE, **server_settings},
         )
         try:
             yield connection

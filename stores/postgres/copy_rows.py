@@ -1,6 +1,6 @@
 """Groups of deltas as the bytes of PostgreSQL's binary COPY, for the table `stage`.
 
-Written by hand because it is the hottest loop of the project: what is the same for a whole group is packed once, so that
+Written by hand because it is the hottest loop of the project: what is the same for a group is packed once, so that
 a delta costs one hash and one concatenation. Source of the format: PostgreSQL's documentation of COPY, "Binary Format".
 """
 

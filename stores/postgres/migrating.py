@@ -28,7 +28,7 @@ async def migrate(dsn: str) -> list[str]:
             await session.execute(query("create_migrations"))
             pending = await pending_migrations(session)
             for migration in pending:
-                await _apply(session, migration)
+                await _apply(session, migration.stem, migration.read_text())
             return [migration.stem for migration in pending]
         finally:
             await session.execute(query("unlock_migrations"))
@@ -65,13 +65,13 @@ async def refuse_unfit_server(session: Connection) -> None:
     engine = next((name for name in _DISTRIBUTED_ENGINES if name in version.lower()), None)
     if engine or await _distributes_our_tables(session):
         message = (
-            f"{engine or 'Citus'} distributes the tables of the segment store, and then transaction ids no longer order "
+            f"{engine or 'Citus'} distributes the tables of the segment store. Transaction ids then no longer order "
             "its changes: committed memberships would be lost to readers. Use one PostgreSQL primary for each store, "
             "and a store for each group of environments (README, Scale)"
         )
         raise StoreRefusedError(message)
     if session.get_server_version()[:2] < OLDEST_SERVER:
-        message = f"PostgreSQL 15 or newer is needed (MERGE), this is {version.split(',')[0]}"
+        message = f"PostgreSQL 15 or newer is needed (MERGE), this is {version.split(',', maxsplit=1)[0]}"
         raise StoreRefusedError(message)
 
 
@@ -81,7 +81,7 @@ async def _distributes_our_tables(session: Connection) -> bool:
     return bool(await session.fetchval(query("citus_distributes_us")))
 
 
-async def _apply(session: Connection, migration: Path) -> None:
+async def _apply(session: Connection, name: str, sql: str) -> None:
     async with session.transaction():
-        await session.execute(migration.read_text(), timeout=None)
-        await session.execute(query("record_migration"), migration.stem)
+        await session.execute(sql, timeout=None)
+        await session.execute(query("record_migration"), name)

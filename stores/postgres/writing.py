@@ -107,9 +107,7 @@ async def _topic_ids(session: Connection) -> dict[str, int]:
 
 
 async def _find_segments(session: Connection, keys: Mapping[SegmentKey, object]) -> dict[SegmentKey, SegmentRef]:
-    rows = await session.fetch(
-        query("find_segments"), [key.environment for key in keys], [key.key for key in keys]
-    )
+    rows = await session.fetch(query("find_segments"), [key.environment for key in keys], [key.key for key in keys])
     return {
         SegmentKey(row["environment"], row["key"]): SegmentRef(
             row["id"], row["context_kind"], row["cohort_name"], row["cohort_url"]
@@ -139,17 +137,20 @@ async def _write(
     session: Connection, deltas: Sequence[tuple[int, DeltaGroup]], rows: bytes, merge_statement: str
 ) -> Applied:
     segment_ids = list({segment_id for segment_id, _ in deltas})
-    oldest_us = min(group.version.event_time_us for _, group in deltas)
     async with session.transaction():
-        await session.copy_to_table("stage", source=_chunks(rows), columns=COLUMNS, format="binary")
-        if await session.fetchval(query("any_cleared"), segment_ids, oldest_us):
-            await session.execute(query("cover_cleared"), segment_ids, oldest_us)
-        status = await session.execute(merge_statement)
+        staged = await session.copy_to_table("stage", source=_chunks(rows), columns=COLUMNS, format="binary")
+        if await session.fetchval(query("any_cleared"), segment_ids):
+            await session.execute(query("cover_cleared"), segment_ids)
+        stored = await session.execute(merge_statement)
         await session.execute(query("count_flips"))
-        stored = int(status.rpartition(" ")[2])
-        if stored == sum(len(group) for _, group in deltas):
+        if _rows_of(stored) == _rows_of(staged):
             return Applied(stale={})
         return Applied(stale=dict(await session.fetch(query("count_stale"))))
+
+
+def _rows_of(status: str) -> int:
+    """The number at the end of a command's status, as in `MERGE 20000`."""
+    return int(status.rpartition(" ")[2])
 
 
 async def _chunks(rows: bytes) -> AsyncIterator[memoryview]:

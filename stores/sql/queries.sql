@@ -13,7 +13,9 @@ CREATE TEMPORARY TABLE IF NOT EXISTS stage (
 
 -- name: any_cleared
 -- Nearly always there is none, and the next statement needs no run over the stage.
-SELECT EXISTS (SELECT FROM segment WHERE id = ANY ($1::int[]) AND cleared_event_time >= $2::bigint);
+SELECT EXISTS (
+    SELECT FROM segment WHERE id = ANY ($1::int[]) AND cleared_event_time > '-9223372036854775808'::bigint
+);
 
 -- name: cover_cleared
 -- What is older than its segment's clearing is out on arrival. COPY gave this transaction its xid before this reads
@@ -22,7 +24,7 @@ UPDATE stage SET included = false
 FROM segment
 WHERE segment.id = stage.segment_id AND stage.included
   AND (stage.event_time, stage.position) < (segment.cleared_event_time, segment.cleared_position)
-  AND segment.id = ANY ($1::int[]) AND segment.cleared_event_time >= $2::bigint;
+  AND segment.id = ANY ($1::int[]);
 
 -- name: merge_stage
 -- Older versions lose, so any order and any repetition end in the same state. Rows are met in the key's order by every

@@ -1,4 +1,4 @@
-"""`make bench`: runs the benchmarks and prints their tables. Name some to run only those, as in `make bench BENCH=store`."""
+"""`make bench`: runs the benchmarks and prints their tables. Names choose some, as in `make bench BENCH=store`."""
 
 from __future__ import annotations
 

@@ -40,7 +40,10 @@ async def run(ground: Ground, rounds: int) -> None:
     shown.add_row("fifth / second", verdict(ratios(fifth, second), 0.80))
     shown.add_row("worker's memory after 1 million, MiB", spread(memory_at_one_million))
     mark = "kept" if max(memory) < MEMORY_LIMIT_MIB else "BROKEN"
-    shown.add_row(f"worker's peak memory, MiB (limit {MEMORY_LIMIT_MIB}: {mark})", f"{median(memory):.0f}, worst {max(memory):.0f}")
+    shown.add_row(
+        f"worker's peak memory, MiB (limit {MEMORY_LIMIT_MIB}: {mark})",
+        f"{median(memory):.0f}, worst {max(memory):.0f}",
+    )
     console.print(shown)
 
 

@@ -1,4 +1,4 @@
-"""From Kafka to committed rows, all keys new, a million rows before: one worker, two workers, and what else one could do.
+"""From Kafka to committed rows, all keys new, a million rows before: workers, and what else one could do.
 
 The worker does everything it always does: checks, segments, versions, flips and counts, dead letters, metrics, commits.
 """

@@ -34,7 +34,9 @@ async def run(ground: Ground, rounds: int) -> None:
             percentiles = quantiles(ages, n=100)
             middle.append(percentiles[49])
             worst.append(percentiles[98])
-    shown = table(f"Freshness, broker to committed, {SECONDS} s at {SHARE:.0%} of the measured capacity", "what", "figure")
+    shown = table(
+        f"Freshness, broker to committed, {SECONDS} s at {SHARE:.0%} of the measured capacity", "what", "figure"
+    )
     shown.add_row("capacity in the same round, deltas/s", spread(capacities))
     shown.add_row("p50, s", spread(middle, ".3f"))
     mark = "reached" if median(worst) <= GOAL_S else "MISSED"
@@ -87,5 +89,10 @@ async def _watch(dsn: str, batches: int) -> list[tuple[float, int]]:
 def _batch(number: int) -> bytes:
     first = number * MEMBERS_A_BATCH
     users = [{"user_id": f"user-{first + member:012d}@example.com"} for member in range(MEMBERS_A_BATCH)]
-    batch = {"cohort_id": COHORT.format(number % SEGMENTS), "in_cohort": True, "computed_time": "1692206763", "users": users}
+    batch = {
+        "cohort_id": COHORT.format(number % SEGMENTS),
+        "in_cohort": True,
+        "computed_time": "1692206763",
+        "users": users,
+    }
     return json.dumps(batch | {"cohort_name": "Bench", "message_id": f"{number}::enter::0"}).encode()

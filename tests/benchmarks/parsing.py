@@ -18,7 +18,10 @@ MEMBERS = 200_000
 
 def _webhook(number: int) -> dict[str, Any]:
     return {
-        "cohort_name": "Bench", "cohort_id": "b1", "in_cohort": True, "computed_time": "1692206763",
+        "cohort_name": "Bench",
+        "cohort_id": "b1",
+        "in_cohort": True,
+        "computed_time": "1692206763",
         "users": [{"user_id": f"user-{number}-{place}@example.com"} for place in range(MEMBERS_A_BATCH)],
     }
 
@@ -35,11 +38,16 @@ def _amplitude(number: int) -> dict[str, Any]:
 
 def _identify(number: int) -> dict[str, Any]:
     return {
-        "type": "identify", "userId": f"user-{number}@example.com", "timestamp": "2026-11-20T08:00:00.000Z",
+        "type": "identify",
+        "userId": f"user-{number}@example.com",
+        "timestamp": "2026-11-20T08:00:00.000Z",
         "traits": {"first_time_shopper": True},
         "context": {
-            "personas": {"computation_class": "audience", "computation_id": "aud_1",
-                         "computation_key": "first_time_shopper"}
+            "personas": {
+                "computation_class": "audience",
+                "computation_id": "aud_1",
+                "computation_key": "first_time_shopper",
+            }
         },
     }
 
@@ -72,7 +80,7 @@ def _rate(name: str, values: list[bytes]) -> float:
     records = [Record("bench", 0, offset, 1_692_206_763_000, None, value) for offset, value in enumerate(values)]
     started = time.perf_counter()
     members = sum(
-        normalizer.normalize(record, feed, origin=origin_of(record), position=record.offset).members
+        normalizer.normalize(record, feed, arrived_ms=origin_of(record).timestamp_ms, position=record.offset).members
         for record in records
     )
     return members / (time.perf_counter() - started)

@@ -14,6 +14,7 @@ from tests.builders import a_group, a_version
 from tests.memory_store import MemoryStore
 from tests.stores import StoreUnderTest
 
+
 async def apply(store: StoreUnderTest, *groups: DeltaGroup) -> dict[int, int]:
     segments = await store.resolve(groups)
     applied = await store.apply([(segments[group.segment].id, group) for group in groups])

@@ -165,7 +165,7 @@ async def test_a_restarted_postgres_is_waited_for(kafka: Kafka, own_postgres: Po
         assert await worker.stop() == 0
 
 
-async def test_servers_that_are_down_at_the_start_are_waited_for(bench: Bench, postgres: Postgres) -> None:
+async def test_servers_that_are_down_at_the_start_are_waited_for(bench: Bench) -> None:
     bench.settings["postgres"] = {"dsn": "postgresql://cohort_sync@127.0.0.1:9/cohort_sync"}
     worker = bench.start_worker()
     await worker.logged("dependency_awaited")

@@ -130,8 +130,12 @@ async def test_ids_of_thirty_digits_and_cohort_ids_that_are_no_segment_key_are_k
 
 async def test_a_context_kind_that_is_not_the_segments_is_a_dead_letter(bench: Bench) -> None:
     bench.settings["feeds"].append(
-        {**bench.settings["feeds"][0], "name": "devices", "topics": [bench.webhook_topic + "-devices"],
-         "context_kind": "device"}
+        {
+            **bench.settings["feeds"][0],
+            "name": "devices",
+            "topics": [bench.webhook_topic + "-devices"],
+            "context_kind": "device",
+        }
     )
     await bench.create_topics({bench.webhook_topic + "-devices": 1})
     await bench.publish(bench.webhook_topic, webhook("c1", "u1"))
@@ -160,7 +164,10 @@ async def test_a_delta_that_the_server_refuses_is_found_and_its_neighbours_are_s
 
 
 async def test_an_unknown_environment_is_rejected_or_skipped_as_configured(bench: Bench) -> None:
-    record = {"environmentId": "elsewhere", "batch": [{"userId": "u", "cohortId": "c", "cohortName": "C", "value": True}]}
+    record = {
+        "environmentId": "elsewhere",
+        "batch": [{"userId": "u", "cohortId": "c", "cohortName": "C", "value": True}],
+    }
     await bench.publish(bench.amplitude_topic, record)
     await bench.catch_up()
     assert [letter["reason"] for letter in await bench.dead_letters()] == ["environment_unknown"]
@@ -183,7 +190,7 @@ async def test_a_source_clock_far_ahead_does_not_freeze_a_membership(bench: Benc
 
 
 async def test_nothing_personal_is_logged_labelled_or_told(bench: Bench) -> None:
-    secret = "someone@example.com"  # noqa: S105 - a context key, not a password
+    secret = "someone@example.com"
     await bench.sql.execute(f"ALTER TABLE membership ADD CHECK (context_key <> '{secret}')")
     worker = bench.start_worker()
     await bench.publish(bench.webhook_topic, webhook("c1", secret, "u1", {"email": secret}), b'{"' + secret.encode())
@@ -202,7 +209,9 @@ async def test_nothing_personal_is_logged_labelled_or_told(bench: Bench) -> None
 
 async def test_metrics_say_what_happened(bench: Bench) -> None:
     worker = bench.start_worker()
-    await bench.publish(bench.webhook_topic, webhook("c1", "u1", "u2", None), webhook("c1", "u1", in_cohort=False), b"{")
+    await bench.publish(
+        bench.webhook_topic, webhook("c1", "u1", "u2", None), webhook("c1", "u1", in_cohort=False), b"{"
+    )
 
     async def counted() -> str | None:
         text = (await worker.get("/metrics")).text

@@ -30,7 +30,9 @@ def a_normalizer(*environments: str, limits: Limits | None = None, skip: bool = 
 
 def normalized(payload: object, normalizer: Normalizer | None = None, **feed: Any) -> Normalized:
     record = a_record(as_json(payload), timestamp_ms=NOW_MS)
-    return (normalizer or a_normalizer()).normalize(record, a_feed(**feed), origin=origin_of(record), position=7)
+    return (normalizer or a_normalizer()).normalize(
+        record, a_feed(**feed), arrived_ms=origin_of(record).timestamp_ms, position=7
+    )
 
 
 def meaning(payload: object, normalizer: Normalizer | None = None, **feed: Any) -> list[str]:

@@ -30,7 +30,9 @@ def normalized(
     record: Record, normalizer: Normalizer | None = None, origin: Origin = ORIGIN, **feed: Any
 ) -> Normalized:
     settings = {"format": "amplitude-webhook", **feed}
-    return (normalizer or a_normalizer()).normalize(record, a_feed(**settings), origin=origin, position=7)
+    return (normalizer or a_normalizer()).normalize(
+        record, a_feed(**settings), arrived_ms=origin.timestamp_ms, position=7
+    )
 
 
 def environment_of(record: Record, normalizer: Normalizer | None = None, **feed: Any) -> str:
@@ -154,7 +156,7 @@ def test_no_problem_quotes_the_payload() -> None:
     record = a_message({**WEBHOOK, "cohort_id": {"secret": 1}}, integration="amplitude-webhook", environment="secret\0")
 
     with pytest.raises(InvalidRecord) as problem:
-        a_normalizer().normalize(record, Feed(name="f", format="header"), origin=ORIGIN, position=7)
+        a_normalizer().normalize(record, Feed(name="f", format="header"), arrived_ms=ORIGIN.timestamp_ms, position=7)
 
     assert "secret" not in str(problem.value)
 

@@ -114,7 +114,7 @@ def outcome(document: object, integration: str) -> Normalized | None:
     record = a_record(json.dumps(document).encode(), timestamp_ms=NOW_MS)
     feed = a_feed(format=integration, cohort_id="c9")
     try:
-        return a_normalizer().normalize(record, feed, origin=origin_of(record), position=7)
+        return a_normalizer().normalize(record, feed, arrived_ms=origin_of(record).timestamp_ms, position=7)
     except InvalidRecord:
         return None
 
@@ -132,7 +132,9 @@ def test_any_json_is_read_or_refused_and_nobody_is_removed_who_is_not_named(docu
 def test_any_bytes_are_read_or_refused(value: bytes, integration: str) -> None:
     record = a_record(value)
     with suppress(InvalidRecord):
-        a_normalizer().normalize(record, a_feed(format=integration), origin=origin_of(record), position=7)
+        a_normalizer().normalize(
+            record, a_feed(format=integration), arrived_ms=origin_of(record).timestamp_ms, position=7
+        )
 
 
 @settings(max_examples=300)

@@ -31,7 +31,9 @@ def test_event_time_decides_before_position() -> None:
     assert Version(1, 2) > Version(1, 1)
 
 
-@pytest.mark.parametrize(("kind", "accepted"), [("user", True), ("my-org_2.x", True), ("kind", False),
-                                                ("multi", False), ("", False), ("my kind!", False)])
+@pytest.mark.parametrize(
+    ("kind", "accepted"),
+    [("user", True), ("my-org_2.x", True), ("kind", False), ("multi", False), ("", False), ("my kind!", False)],
+)
 def test_context_kinds_are_those_that_sdks_accept(kind: str, accepted: bool) -> None:
     assert is_context_kind(kind) is accepted

@@ -12,7 +12,7 @@ from consumers.dead_letter import DeadLetter
 from consumers.errors import Ignored, Reason
 from consumers.feeds import Feed
 from consumers.normalize import Normalized
-from consumers.record import Origin, Record, TopicPartition
+from consumers.record import Record, TopicPartition
 from stores.errors import BatchRejectedError, StoreUnavailableError
 from tests.builders import a_group, a_record
 from worker.batch import Batch
@@ -63,14 +63,12 @@ def a_batch(*records: Record, ignored: Ignored | None = None, future_event_time:
     batch = Batch()
     meaning = Normalized([], [], members=1, ignored=ignored, future_event_time=future_event_time)
     for record in records:
-        origin = Origin(record.topic, record.partition, record.offset, record.timestamp_ms)
-        batch.add(FEED, record, origin, meaning, 0.0)
+        batch.add(FEED, record, meaning, 0.0)
     return batch
 
 
 def a_letter(record: Record, reason: Reason, members: tuple[int, ...] | None = None) -> DeadLetter:
-    origin = Origin(record.topic, record.partition, record.offset, record.timestamp_ms)
-    return DeadLetter(record, origin, reason, "/users/0 is missing", members)
+    return DeadLetter(record, reason, "/users/0 is missing", members)
 
 
 @pytest.mark.parametrize("name", PROMISED)
