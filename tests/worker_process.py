@@ -18,6 +18,7 @@ import httpx
 import yaml
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from deploy.local.servers import create_topics
 
@@ -147,6 +148,13 @@ class Bench:
     async def create_topics(self, topics: dict[str, int]) -> None:
         await create_topics(self.bootstrap_servers, topics)
 
+    async def limit_topic(self, topic: str, name: str, value: str) -> None:
+        """Sets a configuration of the topic."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        await admin.start()
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs={name: value})])
+        await admin.close()
+
     async def delete_topic(self, topic: str) -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
         await admin.start()
@@ -236,10 +244,10 @@ class Bench:
             for record in await self.read_topic(self.dead_letter_topic)
         ]
 
-    async def read_topic(self, topic: str) -> list[Any]:
+    async def read_topic(self, topic: str, number: int = 0) -> list[Any]:
         consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap_servers, max_partition_fetch_bytes=32 << 20)
         await consumer.start()
-        partition = TopicPartition(topic, 0)
+        partition = TopicPartition(topic, number)
         consumer.assign([partition])
         await consumer.seek_to_beginning(partition)
         end = (await consumer.end_offsets([partition]))[partition]

@@ -23,7 +23,9 @@ async def observe(consumer: KafkaConsumer, store: PostgresStore, instruments: In
         lags = consumer.lag_records()
         metrics.set_lags(lags)
         metrics.assigned_partitions.set(len(consumer.assignment()))
-        metrics.set_paused(Counter(reason for reasons in consumer.paused().values() for reason in reasons))
+        paused = consumer.paused()
+        metrics.set_paused(Counter(reason for reasons in paused.values() for reason in reasons))
+        health.tell("paused_partitions", {f"{tp.topic}:{tp.partition}": sorted(why) for tp, why in paused.items()})
         if round_number % ASK_STORE_EVERY == 0:
             try:
                 facts = await store.facts()
