@@ -55,6 +55,21 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
         return context
 
 
+# aiokafka refuses a record that has neither key nor value, but others produce such, and their dead letters have neither
+# too. So a missing key is given a stand-in, and the producer's serializer takes it away again.
+_NO_KEY = "no key"
+
+
+def any_key(key: bytes | None) -> bytes | str:
+    """The key as a producer with `key_as_it_was` takes it, also for a record without one."""
+    return _NO_KEY if key is None else key
+
+
+def key_as_it_was(key: bytes | str) -> bytes | None:
+    """A producer's key serializer: the reverse of `any_key`."""
+    return None if isinstance(key, str) else key
+
+
 @asynccontextmanager
 async def admin_client(connection: KafkaConnection) -> AsyncIterator[AIOKafkaAdminClient]:
     """An admin client for a moment."""

@@ -20,8 +20,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from consumers.connection import KafkaConnection, admin_client
-from consumers.errors import InvalidRecord, KafkaUnavailableError, Reason
+from consumers.connection import KafkaConnection, admin_client, any_key, key_as_it_was
+from consumers.errors import KafkaUnavailableError, Reason
 from consumers.record import Origin, Record, origin_of
 
 log = structlog.get_logger(__name__)
@@ -42,9 +42,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
     detail: str
     members: tuple[int, ...] | None = None
 
-    def headers(self) -> list[tuple[str, bytes]]:
+    def headers(self) -> list[tuple[str, bytes | None]]:
         """The record's own headers, then what is said about it."""
-        origin = _origin(self.record)
+        origin = _origin(self)
         said = {
             "reason": self.reason,
             "detail": self.detail,
@@ -94,7 +94,7 @@ class DeadLetterProducer:
     async def _send(self, letters: Sequence[DeadLetter]) -> None:
         producer = await self._started()
         acknowledged = [
-            await producer.send(self._topic, key=_named(letter.record.key), value=value, headers=headers)
+            await producer.send(self._topic, key=any_key(letter.record.key), value=value, headers=headers)
             for letter in letters
             for value, headers in (self._fitted(letter),)
         ]
@@ -115,9 +115,13 @@ class DeadLetterProducer:
                 enable_idempotence=True,
                 max_request_size=LARGEST_REQUEST_BYTES,
                 linger_ms=5,
-                key_serializer=_as_it_was,
+                key_serializer=key_as_it_was,
             )
-            await producer.start()
+            try:
+                await producer.start()
+            except BaseException:
+                await producer.stop()
+                raise
             self._producer = producer
         return self._producer
 
@@ -131,11 +135,11 @@ class DeadLetterProducer:
                         return int(value)
         return DEFAULT_TOPIC_LIMIT_BYTES
 
-    def _fitted(self, letter: DeadLetter) -> tuple[bytes | None, list[tuple[str, bytes]]]:
+    def _fitted(self, letter: DeadLetter) -> tuple[bytes | None, list[tuple[str, bytes | None]]]:
         """Value and headers, the value cut where it would not fit the topic, with what it was beside it."""
         headers, value = letter.headers(), letter.record.value
         limit = self._limit_bytes or DEFAULT_TOPIC_LIMIT_BYTES
-        around = _ENVELOPE_BYTES + len(letter.record.key or b"") + sum(len(k) + len(v) + 10 for k, v in headers)
+        around = _ENVELOPE_BYTES + len(letter.record.key or b"") + sum(len(k) + len(v or b"") + 10 for k, v in headers)
         room = max(0, limit - around)
         if value is None or len(value) <= room:
             return value, headers
@@ -152,22 +156,9 @@ class DeadLetterProducer:
             log.warning("dead_letter_producer_abandoned", error=type(exc).__name__)
 
 
-# aiokafka refuses a record that has neither key nor value, but others may produce one, and its dead letter has neither
-# too. So it is given a key that stands for none.
-_NO_KEY = "no key"
-
-
-def _named(key: bytes | None) -> bytes | str:
-    return _NO_KEY if key is None else key
-
-
-def _as_it_was(key: bytes | str) -> bytes | None:
-    return None if isinstance(key, str) else key
-
-
-def _origin(record: Record) -> Origin:
-    """Where the record first arrived. One whose headers say that wrongly is told by where it stands."""
-    try:
-        return origin_of(record)
-    except InvalidRecord:
+def _origin(letter: DeadLetter) -> Origin:
+    """Where the record first arrived; where its headers say that wrongly, where it stands."""
+    record = letter.record
+    if letter.reason is Reason.ORIGIN_INVALID:
         return Origin(record.topic, record.partition, record.offset, record.timestamp_ms)
+    return origin_of(record)

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as ClientTopicPartition
 from aiokafka.errors import KafkaError
 
-from consumers.connection import KafkaConnection, admin_client, all_partitions
+from consumers.connection import KafkaConnection, admin_client, all_partitions, any_key, key_as_it_was
 from consumers.errors import KafkaUnavailableError
 from consumers.feeds import Feed
 from consumers.record import Record, TopicPartition
@@ -151,7 +151,7 @@ class Outgoing(msgspec.Struct, frozen=True):
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 class KafkaPublisher:
@@ -165,7 +165,7 @@ class KafkaPublisher:
         """Hands the record over to be sent; errors come out of `flush`."""
         async with _within(READ_TIMEOUT_S):
             self._acknowledged.append(
-                await self._producer.send(record.topic, record.value, record.key, headers=list(record.headers))
+                await self._producer.send(record.topic, record.value, any_key(record.key), headers=list(record.headers))
             )
         if len(self._acknowledged) >= READ_AHEAD_RECORDS:
             await self.flush()
@@ -187,6 +187,7 @@ async def kafka_publisher(connection: KafkaConnection) -> AsyncIterator[KafkaPub
         linger_ms=20,
         max_batch_size=1 << 18,
         max_request_size=LARGEST_REQUEST_BYTES,
+        key_serializer=key_as_it_was,
     )
     try:
         async with _within(READ_TIMEOUT_S):

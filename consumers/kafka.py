@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -37,6 +38,12 @@ FETCH_MAX_BYTES = 16 << 20
 PARTITION_FETCH_BYTES = 1 << 20
 LARGEST_PARTITION_FETCH_BYTES = 64 << 20
 CORRUPT_RECORD_TRIES = 5
+REJOIN_TIMEOUT_S = 180.0
+"""Longer than any rebalance that goes well: several session timeouts of the default length."""
+
+
+class MembershipLostError(Exception):
+    """The client no longer reads and does not recover by itself: stop, so that a new process joins the group."""
 
 
 class RebalanceListener(Protocol):
@@ -76,6 +83,7 @@ class KafkaConsumer:
         self._getting: asyncio.Task[tuple[int, list[ConsumerRecord]]] | None = None
         self._paused: dict[TopicPartition, set[str]] = {}
         self._corrupt_tries: dict[str, int] = {}
+        self._rejoining_since: float | None = None
         self.generation = 0
         """Goes up with each rebalance. What was read under an older one must not be committed under this one."""
 
@@ -85,7 +93,7 @@ class KafkaConsumer:
         try:
             await client.start()
         except KafkaError as exc:
-            await client.stop()
+            await asyncio.wait_for(client.stop(), STOP_TIMEOUT_S)
             if not exc.retriable and not isinstance(exc, KafkaConnectionError):
                 raise
             raise KafkaUnavailableError(type(exc).__name__) from exc
@@ -108,6 +116,10 @@ class KafkaConsumer:
         To be called all the time, also with everything paused and nothing assigned: errors of the coordinator surface
         only here, and a member that stops polling never rejoins (issue 1187). Raises `KafkaUnavailableError`.
         """
+        if (fetching := self._client._fetcher.error_future).done():  # noqa: SLF001
+            # Issues 847 and 1037: the client's own task may end after a lag of the loop, and nothing is read any more.
+            fetching.result()
+            raise MembershipLostError("the client's fetching has ended")
         # getmany has a timeout that a rebalance does not keep, so it goes on beside us and we look in.
         if self._getting is None:
             self._getting = asyncio.create_task(self._get(max_records), name="getmany")
@@ -187,30 +199,45 @@ class KafkaConsumer:
         owned = self.assignment()
         return {tp: reasons for tp, reasons in self._paused.items() if tp in owned}
 
-    def seek(self, tp: TopicPartition, offset: int) -> None:
-        """Reads this partition again from this offset, if it is still ours."""
-        if tp in self.assignment():
-            self._client.seek(ClientTopicPartition(*tp), offset)
+    def positions(self) -> dict[TopicPartition, int]:
+        """Behind everything that `poll` has returned: the next offset of each assigned partition whose own is known.
 
-    async def positions(self) -> dict[TopicPartition, int]:
-        """The next offset to read of each assigned partition, also behind offsets that hold no record."""
-        positions = {}
-        for tp in self._client.assignment():
-            try:
-                positions[TopicPartition(*tp)] = await asyncio.wait_for(self._client.position(tp), COMMIT_TIMEOUT_S)
-            except (TimeoutError, KafkaError):  # taken away meanwhile, or not known yet
-                continue
-        return positions
+        Also behind offsets that hold no record. Nothing is told where records, or an error, wait that `poll` has not
+        returned yet: the position may be beyond them.
+        """
+        if self._getting is not None and self._getting.done():
+            return {}
+        waiting = self._client._fetcher._records  # noqa: SLF001 - there is no public way to see it
+        known = ((tp, self._position(tp)) for tp in self._client.assignment() if tp not in waiting)
+        return {TopicPartition(*tp): position for tp, position in known if position is not None}
 
     def lag_records(self) -> dict[TopicPartition, int]:
         """How many records each assigned partition holds beyond what was read, as of the last fetch."""
         lags = {}
         for tp in self._client.assignment():
-            highwater = self._client.highwater(tp)
-            position = self._client._subscription.subscription.assignment.state_value(tp)._position  # noqa: SLF001
+            highwater, position = self._client.highwater(tp), self._position(tp)
             if highwater is not None and position is not None:
                 lags[TopicPartition(*tp)] = max(0, highwater - position)
         return lags
+
+    async def require_membership(self) -> None:
+        """Raises `MembershipLostError` when a rebalance does not end although the brokers answer; to be called often.
+
+        Issue 1154: after a broker's restart the client may wait for ever for its group. A new process joins.
+        """
+        if not self._client._subscription.reassignment_in_progress:  # noqa: SLF001
+            self._rejoining_since = None
+            return
+        self._rejoining_since = self._rejoining_since or time.monotonic()
+        if time.monotonic() - self._rejoining_since < REJOIN_TIMEOUT_S:
+            return
+        try:
+            async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                await all_partitions(self._connection)
+        except (TimeoutError, KafkaError):
+            self._rejoining_since = None  # the brokers are away: that is to be waited for
+        else:
+            raise MembershipLostError(f"no assignment {REJOIN_TIMEOUT_S:.0f} s after a rebalance began")
 
     async def offsets_to_read(self) -> dict[TopicPartition, int]:
         """For each partition of each feed that holds records now: the offset behind its last one."""
@@ -244,12 +271,18 @@ class KafkaConsumer:
             offsets[tp] = offset or 0
         return offsets
 
+    def _position(self, tp: ClientTopicPartition) -> int | None:
+        # aiokafka's own position() waits, and what it waits for may be taken away meanwhile.
+        state = self._client._subscription.subscription.assignment.state_value(tp)  # noqa: SLF001
+        return state._position if state is not None else None  # noqa: SLF001
+
     def _read_again_with_larger_fetches(self, exc: RecordTooLargeError) -> None:
         # Issue 1173: aiokafka has moved past the record that it could not deliver. Go back and fetch more at once.
         _, tp, offset, limit, *_ = exc.args
         fetcher = self._client._fetcher  # noqa: SLF001 - there is no public way to change it
         fetcher._max_partition_fetch_bytes = min(2 * limit, LARGEST_PARTITION_FETCH_BYTES)  # noqa: SLF001
-        self.seek(TopicPartition(*tp), offset)
+        if tp in self._client.assignment():
+            self._client.seek(tp, offset)
         log.warning("record_larger_than_fetch", topic=tp.topic, partition=tp.partition, offset=offset, limit=limit)
 
     def _corrupt(self, exc: CorruptRecordException) -> None:

@@ -35,13 +35,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
     def header(self, name: str) -> str | None:
-        """The last header of this name as text (undecodable bytes are replaced), or None."""
+        """The last header of this name as text (undecodable bytes are replaced); None where it is missing or null."""
         for key, value in reversed(self.headers):
             if key == name:
-                return value.decode("utf-8", "replace")
+                return None if value is None else value.decode("utf-8", "replace")
         return None
 
 

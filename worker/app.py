@@ -128,7 +128,7 @@ async def _run(worker: Worker, *, until_caught_up: bool, drain_s: float) -> None
 
 
 async def _stop_when_caught_up(consumer: KafkaConsumer, pipeline: Pipeline, drain_s: float) -> None:
-    await wait_until_caught_up(consumer)
+    await wait_until_caught_up(consumer, pipeline.held_topics)
     pipeline.stop(within_s=drain_s)
 
 

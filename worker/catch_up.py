@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set as AbstractSet
 
 import structlog
 
 from consumers.errors import KafkaUnavailableError
 from consumers.kafka import KafkaConsumer
 from consumers.record import TopicPartition
+from worker.dead_letter_guard import TopicHeldError
 
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 0.5
 
 
-async def wait_until_caught_up(consumer: KafkaConsumer) -> None:
+async def wait_until_caught_up(consumer: KafkaConsumer, held_topics: AbstractSet[str]) -> None:
     """Returns when the group has committed every partition of every feed up to the end that it had at the call.
 
     Other members of the group may have done a part of it; of one that was killed, its session has to end first.
+    Raises `TopicHeldError` where the guard on dead letters keeps it from the end.
     """
     ends = await consumer.offsets_to_read()
     behind = dict(ends)
     log.info("catch_up_started", partitions=len(ends))
     while behind:
+        if held := sorted({tp.topic for tp in behind} & held_topics):
+            raise TopicHeldError(
+                f"{', '.join(held)} is held, as most of its records were rejected: look at "
+                "`cohort-sync dead-letters list`, mend the producer or the feed, and run again"
+            )
         await asyncio.sleep(LOOK_EVERY_S)
         behind = await _still_behind(consumer, behind)
     log.info("catch_up_finished", partitions=len(ends))

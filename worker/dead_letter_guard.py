@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import deque
 
 
+class TopicHeldError(Exception):
+    """What is asked for can't be reached while a topic is held. The text says which, and what to do."""
+
+
 class DeadLetterGuard:
     """Watches the share of each topic's last records that became dead letters.
 

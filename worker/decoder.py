@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 
 from consumers.dead_letter import DeadLetter
-from consumers.errors import InvalidRecord
+from consumers.errors import InvalidRecord, Reason
 from consumers.feeds import Feed
 from consumers.normalize import Normalized, Normalizer
-from consumers.record import Record, origin_of
+from consumers.record import Origin, Record, origin_of
 from stores.base import SegmentStore
 from stores.model import OFFSET_BITS, Position
 from worker.backoff import until_available
@@ -66,7 +66,7 @@ class Decoder:
         """
         feed = self._feed(record.topic)
         try:
-            origin = origin_of(record) if record.headers else record
+            origin = self._origin(record) if record.headers else record
             position = self._position(origin.topic, origin.partition, origin.offset)
             normalized = self._normalizer.normalize(record, feed, arrived_ms=origin.timestamp_ms, position=position)
         except InvalidRecord as exc:
@@ -78,6 +78,13 @@ class Decoder:
     def cost(self, record: Record) -> int:
         """How much decoding this record holds the event loop, in bytes."""
         return RECORD_COST_BYTES + len(record.value or b"")
+
+    def _origin(self, record: Record) -> Origin:
+        origin = origin_of(record)
+        # Every topic that versions are made from gets one of few ids for ever, so a header can't name just any.
+        if origin.topic != record.topic and not any(feed.carries(origin.topic) for feed in self._feeds):
+            raise InvalidRecord(Reason.ORIGIN_INVALID, "the topic of its first arrival belongs to no feed")
+        return origin
 
     def _feed(self, topic: str) -> Feed:
         feed = self._feed_of.get(topic)

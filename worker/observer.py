@@ -16,10 +16,11 @@ ASK_STORE_EVERY = 5
 
 
 async def observe(consumer: KafkaConsumer, store: PostgresStore, instruments: Instruments) -> None:
-    """Keeps gauges and the store's check up to date. Never ends."""
+    """Keeps gauges and the store's check up to date. Ends only with an error that a new process would not have."""
     metrics, health = instruments
     round_number = 0
     while True:
+        await consumer.require_membership()
         lags = consumer.lag_records()
         metrics.set_lags(lags)
         metrics.assigned_partitions.set(len(consumer.assignment()))

@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 import structlog
@@ -73,6 +74,11 @@ class Pipeline:
         self.running = False
         """Whether there may be something that a stop has to finish."""
 
+    @property
+    def held_topics(self) -> AbstractSet[str]:
+        """The topics that are no longer read because they mostly yield dead letters; it changes by itself."""
+        return self._decoder.held_topics
+
     async def run(self) -> None:
         """Runs until `stop`, then makes durable what is in flight. Kafka and the store may fail and come back."""
         self.running = True
@@ -80,6 +86,8 @@ class Pipeline:
             while self._stop_deadline is None:
                 await self._cycle()
             await self._drain()
+        except DrainAbandonedError:
+            log.warning("drain_abandoned", records=self._batch.records)
         finally:
             if self._flushing:
                 self._flushing.cancel()
@@ -113,6 +121,9 @@ class Pipeline:
                 return []
         if records:
             self._health.check_passed("kafka")
+        if self._decoder.held_topics:
+            # What was fetched before its topic was held stays unread, like all that follows it.
+            return [record for record in records if record.topic not in self._decoder.held_topics]
         return records
 
     async def _decode_backlog(self) -> None:
@@ -156,13 +167,16 @@ class Pipeline:
             return
         with self._metrics.stage("commit"):
             try:
-                outcome = "committed" if await self._consumer.commit(pending) else "rebalanced"
+                committed = await self._consumer.commit(pending)
             except KafkaUnavailableError as exc:
                 outcome = "unavailable"
                 self._health.check_failed("kafka", exc.cause)
                 log.warning("kafka_awaited", doing="commit", cause=exc.cause)
             else:
-                checkpoint.committed(pending)
+                outcome = "committed" if committed else "rebalanced"
+                if committed:
+                    checkpoint.committed(pending)
+                    self._health.check_passed("kafka")
         self._metrics.commits_total.labels(outcome).inc()
 
     async def _while_polling(self, work: asyncio.Future[T]) -> T:
@@ -187,14 +201,10 @@ class Pipeline:
     async def _drain(self) -> None:
         """The end of the flow, in its order: the batch in flight, then the open one. The rest is read again."""
         log.info("drain_started", records=self._batch.records, deltas=self._batch.deltas)
-        try:
-            await self._begin_flush("drain")
-            if self._flushing:
-                await self._while_polling(self._flushing)
-        except DrainAbandonedError:
-            log.warning("drain_abandoned", records=self._batch.records)
-        else:
-            log.info("drain_finished")
+        await self._begin_flush("drain")
+        if self._flushing:
+            await self._while_polling(self._flushing)
+        log.info("drain_finished")
 
     def _reap_flush(self) -> None:
         """Lets an error of a finished flush end the process; what may pass later never comes here."""
@@ -207,12 +217,13 @@ class Pipeline:
         if time.monotonic() - self._settled_at < IDLE_S:
             return
         self._settled_at = time.monotonic()
-        checkpoint, generation = self._checkpoint, self._consumer.generation
-        positions = await self._consumer.positions()
-        if self._is_idle() and generation == self._consumer.generation:
-            # Transaction markers and compacted records have offsets, but nobody is ever given them.
-            checkpoint.advance(positions)
-            await self._commit(checkpoint)
+        # Transaction markers and compacted records have offsets, but nobody is ever given them. A held topic is left
+        # where it is: behind its checkpoint there are records that nobody has taken care of.
+        positions = self._consumer.positions()
+        self._checkpoint.advance(
+            {tp: offset for tp, offset in positions.items() if tp.topic not in self._decoder.held_topics}
+        )
+        await self._commit(self._checkpoint)
 
     def _is_idle(self) -> bool:
         return not self._backlog and not self._batch.records and self._flushing is None
@@ -221,13 +232,10 @@ class Pipeline:
         return min(self._policy.wait_s(self._batch, time.monotonic()), PATIENCE_S)
 
     def _hold(self, topic: str) -> None:
-        """Stops reading a topic that mostly yields dead letters; what of it was not decoded yet is read again later."""
+        """Stops reading a topic that mostly yields dead letters, until the worker is started again by a person."""
         log.error("topic_held", topic=topic, reason="the share of dead letters passed dead_letters.max_ratio")
-        held = [record for record in self._backlog if record.topic == topic]
         self._backlog = deque(record for record in self._backlog if record.topic != topic)
         self._apply_holds()
-        for record in reversed(held):  # so that the first one of each partition is sought last
-            self._consumer.seek(TopicPartition(record.topic, record.partition), record.offset)
 
     def _apply_holds(self) -> None:
         held = {tp for tp in self._consumer.assignment() if tp.topic in self._decoder.held_topics}

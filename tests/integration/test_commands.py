@@ -91,6 +91,21 @@ async def test_a_replayed_dead_letter_keeps_its_first_version(bench: Bench) -> N
     assert not any(name.startswith("dead-letter-") for name in headers)
 
 
+async def test_a_forged_origin_is_rejected_and_gives_out_no_topic_id(bench: Bench) -> None:
+    forged = [
+        ("cohort-sync-original-topic", b"elsewhere"),
+        ("cohort-sync-original-partition", b"0"),
+        ("cohort-sync-original-offset", b"7"),
+        ("cohort-sync-original-timestamp", b"1000000"),
+    ]
+    await bench.publish(bench.webhook_topic, webhook("c1", "u1"), partition=0, headers=forged)
+    await bench.catch_up()
+
+    (letter,) = await bench.dead_letters()
+    assert (letter["reason"], letter["topic"], letter["offset"]) == ("origin_invalid", bench.webhook_topic, "0")
+    assert await bench.sql.fetchval("SELECT count(*) FROM topic WHERE name = 'elsewhere'") == 0
+
+
 async def test_dead_letters_are_counted_listed_and_shown(bench: Bench) -> None:
     await bench.publish(bench.webhook_topic, b"{", webhook("c1", "u1", None, "  "), partition=1)
     await bench.catch_up()

@@ -306,7 +306,11 @@ def _row(letter: Letter) -> dict[str, object]:
 
 
 def _content(record: Record) -> dict[str, object]:
-    own = {name: raw.decode("utf-8", "replace") for name, raw in record.headers if not name.startswith(HEADER_PREFIX)}
+    own = {
+        name: (raw or b"").decode("utf-8", "replace")
+        for name, raw in record.headers
+        if not name.startswith(HEADER_PREFIX)
+    }
     arrived_ms = record.header(HEADER_PREFIX + "timestamp")
     return {
         "arrived": rfc3339(int(arrived_ms or 0) * 1000),

@@ -14,7 +14,9 @@ import click
 from consumers.errors import KafkaUnavailableError
 from consumers.manifest import ManifestError
 from stores.errors import StoreError
+from stores.model import PositionOverflowError
 from worker.config import ConfigError, load_settings
+from worker.dead_letter_guard import TopicHeldError
 from worker.safe_errors import safe_traceback
 
 OK, FAILED, WRONG_USAGE, REJECTED = 0, 1, 2, 3
@@ -28,7 +30,7 @@ class CommandError(Exception):
     """A command can't do what was asked. The text says why and what to do, and ends the process with 1."""
 
 
-_EXPECTED = (StoreError, KafkaUnavailableError, CommandError, OSError)
+_EXPECTED = (StoreError, KafkaUnavailableError, CommandError, PositionOverflowError, TopicHeldError, OSError)
 
 config_option = click.option(
     "--config",
