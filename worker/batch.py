@@ -58,6 +58,7 @@ class Batch:
         """How many records each feed has of each record time (ms)."""
         self.ignored: Counter[Ignored] = Counter()
         self.future_event_times = 0
+        self.conflicts = 0
 
     @property
     def next_offsets(self) -> dict[TopicPartition, int]:
@@ -82,6 +83,7 @@ class Batch:
         if normalized.ignored:
             self.ignored[normalized.ignored] += 1
         self.future_event_times += normalized.future_event_time
+        self.conflicts += normalized.conflicts
 
     def add_dead_letter(self, feed: Feed, letter: DeadLetter, now: float) -> None:
         """Takes in a record that can never become deltas."""

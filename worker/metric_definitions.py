@@ -51,7 +51,7 @@ class MetricDefinitions:
     def _define_flow(self) -> None:
         self.records_total = self._counter(
             "records",
-            "Records whose offsets were committed. No rise while lag is above 0: the worker is stuck.",
+            "Records that were made durable. No rise while lag is above 0: the worker is stuck.",
             "feed",
         )
         self.deltas_total = self._counter(
@@ -76,6 +76,10 @@ class MetricDefinitions:
         )
         self.ignored_records_total = self._counter(
             "ignored_records", "Valid records that mean nothing for any segment. A rise is no error.", "reason"
+        )
+        self.conflicting_members_total = self._counter(
+            "conflicting_members",
+            "Members that one record listed as in and as out. A rise: a source contradicts itself.",
         )
         self.future_event_times_total = self._counter(
             "future_event_times", "Records whose source clock was too far ahead. A rise: a source's clock is wrong."

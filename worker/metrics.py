@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"
 
 
-class CommittedBatch(Protocol):
+class StoredBatch(Protocol):
     """What the metrics need to know of a batch that is durable and committed."""
 
     @property
@@ -37,6 +37,10 @@ class CommittedBatch(Protocol):
     @property
     def ignored(self) -> Mapping[Ignored, int]:
         """How many records were skipped for each reason."""
+
+    @property
+    def conflicts(self) -> int:
+        """How many members were listed both as in and as out."""
 
     @property
     def future_event_times(self) -> int:
@@ -89,8 +93,8 @@ class Metrics(MetricDefinitions):
         self.batch_deltas.observe(deltas)
         self.batch_flushes_total.labels(trigger).inc()
 
-    def batch_committed(self, batch: CommittedBatch) -> None:
-        """Everything of this batch is durable, and Kafka was told so."""
+    def batch_stored(self, batch: StoredBatch) -> None:
+        """Everything of this batch is durable."""
         now = self._clock()
         for (feed, timestamp_ms), count in batch.arrivals.items():
             self.records_total.labels(feed).inc(count)
@@ -101,6 +105,7 @@ class Metrics(MetricDefinitions):
         for reason, count in batch.ignored.items():
             self.ignored_records_total.labels(reason).inc(count)
         self.future_event_times_total.inc(batch.future_event_times)
+        self.conflicting_members_total.inc(batch.conflicts)
 
     def deltas_stored(self, deltas: Iterable[tuple[int, DeltaGroup]], stale: Mapping[int, int]) -> None:
         """These deltas are durable; by segment id, so many of them changed nothing."""

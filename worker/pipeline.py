@@ -156,9 +156,9 @@ class Pipeline:
     async def _flush(self, batch: Batch, checkpoint: Checkpoint) -> None:
         """Makes one batch durable, then says so to Kafka; never the reverse."""
         await self._delivery.deliver(batch)
+        self._metrics.batch_stored(batch)
         checkpoint.advance(batch.next_offsets)
         await self._commit(checkpoint)
-        self._metrics.batch_committed(batch)
 
     async def _commit(self, checkpoint: Checkpoint) -> None:
         """Commits what is safe. Where Kafka does not answer, the next commit says it again."""

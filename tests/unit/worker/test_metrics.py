@@ -108,7 +108,7 @@ def test_a_committed_batch_counts_records_freshness_and_positions(metrics: Metri
         ignored=Ignored.COMPUTED_TRAIT,
         future_event_time=True,
     )
-    metrics.batch_committed(batch)
+    metrics.batch_stored(batch)
     assert value(metrics, "records_total", feed="webhook") == 3
     assert value(metrics, "event_to_store_seconds_bucket", feed="webhook", le="0.25") == 2
     assert value(metrics, "event_to_store_seconds_bucket", feed="webhook", le="5.0") == 3
@@ -120,7 +120,7 @@ def test_a_committed_batch_counts_records_freshness_and_positions(metrics: Metri
 
 
 def test_a_record_from_the_future_counts_as_fresh_and_never_as_less_than_nothing(metrics: Metrics) -> None:
-    metrics.batch_committed(a_batch(a_record(timestamp_ms=int(NOW_S * 1000) + 60_000)))
+    metrics.batch_stored(a_batch(a_record(timestamp_ms=int(NOW_S * 1000) + 60_000)))
     assert value(metrics, "event_to_store_seconds_sum", feed="webhook") == 0
 
 
@@ -154,7 +154,7 @@ def test_what_a_header_says_becomes_a_label_only_if_it_is_known() -> None:
 
 
 def test_partitions_that_went_to_others_are_no_longer_shown(metrics: Metrics) -> None:
-    metrics.batch_committed(a_batch(a_record(partition=0), a_record(partition=1)))
+    metrics.batch_stored(a_batch(a_record(partition=0), a_record(partition=1)))
     metrics.set_lags({TopicPartition("cohorts", 0): 5, TopicPartition("cohorts", 1): 7})
     metrics.set_lags({TopicPartition("cohorts", 1): 6})
     assert value(metrics, "consumer_lag_records", topic="cohorts", partition="0") is None
