@@ -8,8 +8,8 @@ from stores.model import DeltaGroup
 from worker.backoff import until_available
 from worker.batch import Batch
 from worker.instruments import Instruments
-from worker.segments import SegmentResolver
-from worker.writer import BatchWriter, RefusedDelta
+from worker.segments import RefusedDeltas, SegmentResolver
+from worker.writer import BatchWriter
 
 
 class Delivery:
@@ -38,7 +38,7 @@ class Delivery:
                 written = await self._writer.write(resolved.deltas)
             self._metrics.deltas_stored(resolved.deltas, written.stale)
             letters += [_mismatch(batch, group) for group in resolved.mismatched]
-            letters += [_refusal(batch, refused) for refused in written.refused]
+            letters += [_refusal(batch, refused) for refused in (*resolved.refused, *written.refused)]
         if letters:
             with self._metrics.stage("dead_letter"):
                 await until_available(self._health, "dead_letter_topic", lambda: self._dead_letters.send(letters))
@@ -50,7 +50,7 @@ def _mismatch(batch: Batch, group: DeltaGroup) -> DeadLetter:
     return _rejected(batch, group, Reason.CONTEXT_KIND_MISMATCH, detail)
 
 
-def _refusal(batch: Batch, refused: RefusedDelta) -> DeadLetter:
+def _refusal(batch: Batch, refused: RefusedDeltas) -> DeadLetter:
     detail = f"PostgreSQL gave SQLSTATE {refused.sqlstate}"
     return _rejected(batch, refused.group, Reason.STORE_REJECTED, detail)
 

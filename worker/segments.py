@@ -6,17 +6,30 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import structlog
+
 from stores.base import SegmentRef, SegmentStore
+from stores.errors import BatchRejectedError
 from stores.model import DeltaGroup, SegmentKey
+
+log = structlog.get_logger(__name__)
 
 CACHED_SEGMENTS = 100_000
 
 
+class RefusedDeltas(NamedTuple):
+    """Deltas that the store will never take, and the SQLSTATE that it gave."""
+
+    group: DeltaGroup
+    sqlstate: str
+
+
 class Resolved(NamedTuple):
-    """The deltas with their segments' ids, and those whose context kind is not their segment's."""
+    """Deltas with their segments' ids; those of another kind than their segment; those that can have no segment."""
 
     deltas: list[tuple[int, DeltaGroup]]
     mismatched: list[DeltaGroup]
+    refused: list[RefusedDeltas]
 
 
 class SegmentResolver:
@@ -28,13 +41,15 @@ class SegmentResolver:
         self._cached_segments = cached_segments
 
     async def resolve(self, groups: Sequence[DeltaGroup]) -> Resolved:
-        """Raises what the store raises; calling it again is harmless."""
-        await self._learn(groups)
-        known = self._known
-        resolved = Resolved([], [])
+        """Raises that the store is unavailable, or is no store for us; calling it again is harmless."""
+        refused = await self._learn(groups)
+        resolved = Resolved([], [], [])
         renamed: dict[SegmentKey, DeltaGroup] = {}
         for group in groups:
-            segment, cohort = known[group.segment], group.cohort
+            segment, cohort = self._known.get(group.segment), group.cohort
+            if segment is None:
+                resolved.refused.append(RefusedDeltas(group, refused[group.segment]))
+                continue
             if group.context_kind == segment.context_kind:
                 resolved.deltas.append((segment.id, group))
             else:
@@ -49,17 +64,34 @@ class SegmentResolver:
         self._forget()
         return resolved
 
-    async def _learn(self, groups: Iterable[DeltaGroup]) -> None:
-        known = self._known
-        unknown = [group for group in groups if group.segment not in known]
-        if unknown:
-            known.update(await self._store.resolve(unknown))
+    async def _learn(self, groups: Iterable[DeltaGroup]) -> dict[SegmentKey, str]:
+        """Asks for what is not known yet. What the store refuses to create comes back with its SQLSTATE."""
+        unknown = [group for group in groups if group.segment not in self._known]
+        if not unknown:
+            return {}
+        try:
+            self._known.update(await self._store.resolve(unknown))
+        except BatchRejectedError:
+            return await self._learn_each({group.segment: group for group in reversed(unknown)}.values())
+        return {}
+
+    async def _learn_each(self, groups: Iterable[DeltaGroup]) -> dict[SegmentKey, str]:
+        refused: dict[SegmentKey, str] = {}
+        for group in groups:
+            try:
+                self._known.update(await self._store.resolve([group]))
+            except BatchRejectedError as exc:
+                refused[group.segment] = exc.sqlstate
+        return refused
 
     async def _rename(self, renamed: Mapping[SegmentKey, DeltaGroup]) -> None:
         """Tells the store of the newest name of each; the store knows whether a newer record named it before."""
         for key, group in renamed.items():
             segment, cohort = self._known[key], group.cohort
-            await self._store.rename(segment.id, group)
+            try:
+                await self._store.rename(segment.id, group)
+            except BatchRejectedError as exc:  # a name decides nothing, so an odd one costs nobody their membership
+                log.warning("segment_rename_refused", segment_id=segment.id, sqlstate=exc.sqlstate)
             self._known[key] = segment._replace(
                 cohort_name=cohort.name or segment.cohort_name, cohort_url=cohort.url or segment.cohort_url
             )

@@ -12,23 +12,17 @@ from stores.model import DeltaGroup
 from worker.backoff import until_available
 from worker.instruments import Instruments
 from worker.lanes import Lane, split_into_lanes
+from worker.segments import RefusedDeltas
 
 WRITERS = 2
 """Two writes side by side use two cores; four were measured to add nothing (design.md 4)."""
-
-
-class RefusedDelta(NamedTuple):
-    """One delta that the store will never take, and the SQLSTATE that it gave."""
-
-    group: DeltaGroup
-    sqlstate: str
 
 
 class Written(NamedTuple):
     """What became of a batch: all is durable but for the refused; `stale` counts by segment what changed nothing."""
 
     stale: dict[int, int]
-    refused: list[RefusedDelta]
+    refused: list[RefusedDeltas]
 
 
 class BatchWriter:
@@ -57,7 +51,7 @@ class BatchWriter:
         except BatchRejectedError as exc:
             halves = _halves(deltas)
             if not halves:
-                written.refused.append(RefusedDelta(deltas[0][1], exc.sqlstate))
+                written.refused.append(RefusedDeltas(deltas[0][1], exc.sqlstate))
             for half in halves:
                 await self._write_or_split(half, written)
         else:

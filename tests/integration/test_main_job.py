@@ -163,6 +163,17 @@ async def test_a_delta_that_the_server_refuses_is_found_and_its_neighbours_are_s
     assert "refused" not in letters[0]["detail"]
 
 
+async def test_a_segment_that_the_server_refuses_costs_no_other(bench: Bench) -> None:
+    await bench.sql.execute("ALTER TABLE segment ADD CHECK (cohort_id <> 'refused')")
+    await bench.publish(bench.webhook_topic, webhook("refused", "u1", "u2"), webhook("c1", "u3"), partition=0)
+
+    await bench.catch_up()
+
+    assert await bench.members("amplitude-c1") == {"u3": True}
+    letters = await bench.dead_letters()
+    assert [(letter["reason"], letter["member"]) for letter in letters] == [("store_rejected", "[0, 1]")]
+
+
 async def test_an_unknown_environment_is_rejected_or_skipped_as_configured(bench: Bench) -> None:
     record = {
         "environmentId": "elsewhere",
