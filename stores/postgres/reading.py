@@ -27,11 +27,11 @@ class PostgresReader:
 
     async def segments(self, environment: str | None = None) -> list[Segment]:
         """All segments, or those of one environment, in order of environment and key."""
-        return [Segment(**row) for row in await self._session.fetch(query("list_segments"), environment)]
+        return [Segment(**row) for row in await self._session.fetch(query("list_segments"), environment, None)]
 
     async def segments_named(self, key: str, environment: str | None = None) -> list[Segment]:
         """The segments of this key: one for each environment that has it."""
-        return [Segment(**row) for row in await self._session.fetch(query("segments_named"), key, environment)]
+        return [Segment(**row) for row in await self._session.fetch(query("list_segments"), environment, key)]
 
     async def count_members(self, segment: Segment, *, with_removed: bool = False) -> int:
         """How many are in, or were ever named."""

@@ -166,48 +166,24 @@ FROM pg_stat_activity WHERE backend_xid IS NOT NULL;
 SELECT count(*) FROM segment;
 
 -- name: list_segments
+-- Of one environment or of all ($1 null); all of them or those of one key ($2).
 SELECT segment.id, environment.key AS environment, segment.key, context_kind, integration, cohort_id, cohort_name,
        cohort_url, name, description, tags, generation, included_count, created_at, last_change_at
 FROM segment JOIN environment ON environment.id = segment.environment_id
-WHERE $1::text IS NULL OR environment.key = $1
+WHERE ($1::text IS NULL OR environment.key = $1) AND ($2::text IS NULL OR segment.key = $2)
 ORDER BY environment.key, segment.key;
 
--- name: segments_named
-SELECT segment.id, environment.key AS environment, segment.key, context_kind, integration, cohort_id, cohort_name,
-       cohort_url, name, description, tags, generation, included_count, created_at, last_change_at
-FROM segment JOIN environment ON environment.id = segment.environment_id
-WHERE segment.key = $1 AND ($2::text IS NULL OR environment.key = $2)
-ORDER BY environment.key;
-
 -- name: list_members
--- What is older than its segment's clearing is out by the clearing's version.
-SELECT context_key, included AND NOT cleared AS included,
-       CASE WHEN cleared THEN cleared_event_time ELSE event_time END AS event_time,
-       CASE WHEN cleared THEN cleared_position ELSE position END AS position
-FROM (
-    SELECT m.*, s.cleared_event_time, s.cleared_position,
-           (m.event_time, m.position) < (s.cleared_event_time, s.cleared_position) AS cleared
-    FROM membership AS m JOIN segment AS s ON s.id = m.segment_id
-    WHERE m.segment_id = $1
-) AS known
-WHERE $2::bool OR (included AND NOT cleared)
+SELECT context_key, included, event_time, position FROM membership_in_force
+WHERE segment_id = $1 AND ($2::bool OR included)
 ORDER BY context_hash;
 
 -- name: count_members
-SELECT count(*) FROM membership AS m JOIN segment AS s ON s.id = m.segment_id
-WHERE m.segment_id = $1
-  AND ($2::bool OR (m.included AND (m.event_time, m.position) >= (s.cleared_event_time, s.cleared_position)));
+SELECT count(*) FROM membership_in_force WHERE segment_id = $1 AND ($2::bool OR included);
 
 -- name: find_member
-SELECT context_key, included AND NOT cleared AS included,
-       CASE WHEN cleared THEN cleared_event_time ELSE event_time END AS event_time,
-       CASE WHEN cleared THEN cleared_position ELSE position END AS position
-FROM (
-    SELECT m.*, s.cleared_event_time, s.cleared_position,
-           (m.event_time, m.position) < (s.cleared_event_time, s.cleared_position) AS cleared
-    FROM membership AS m JOIN segment AS s ON s.id = m.segment_id
-    WHERE m.segment_id = $1 AND m.context_hash = $2
-) AS known;
+SELECT context_key, included, event_time, position FROM membership_in_force
+WHERE segment_id = $1 AND context_hash = $2;
 
 -- name: topic_names
 SELECT id, name FROM topic;

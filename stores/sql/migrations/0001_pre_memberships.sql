@@ -62,3 +62,15 @@ CREATE TABLE membership (
 
 -- The change feed: committed flips in an order that a reader can remember as one triple.
 CREATE INDEX membership_change ON membership (change_xid, segment_id, context_hash);
+
+-- What readers go by: a membership that is older than its segment's clearing is out, by the clearing's version.
+CREATE VIEW membership_in_force AS
+SELECT m.segment_id, m.context_hash, m.context_key,
+       m.included AND NOT clearing.covers AS included,
+       CASE WHEN clearing.covers THEN s.cleared_event_time ELSE m.event_time END AS event_time,
+       CASE WHEN clearing.covers THEN s.cleared_position ELSE m.position END AS position
+FROM membership AS m
+JOIN segment AS s ON s.id = m.segment_id
+CROSS JOIN LATERAL (
+    SELECT (m.event_time, m.position) < (s.cleared_event_time, s.cleared_position) AS covers
+) AS clearing;
