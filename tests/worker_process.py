@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from deploy.local import guard
 from deploy.local.servers import create_topics
 
 WAIT_S = 60.0
@@ -31,25 +32,21 @@ class WorkerProcess:
 
     def __init__(self, config: Path, *arguments: str, log: Path) -> None:
         self.log_file = log
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "worker", "run", "--config", str(config), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=output,
-                cwd=Path(__file__).parent.parent,
-            )
+        command = [sys.executable, "-m", "worker", "run", "--config", str(config), *arguments]
+        self._process = guard.start(command, log=log, cwd=guard.ROOT)
 
     @property
     def returncode(self) -> int | None:
-        return self._process.poll()
+        status: int | None = self._process.poll()
+        return status
 
     def send(self, signum: signal.Signals) -> None:
         self._process.send_signal(signum)
 
     async def wait(self, timeout_s: float = WAIT_S) -> int:
         """The exit status, once it has ended."""
-        return await asyncio.to_thread(self._process.wait, timeout_s)
+        status: int = await asyncio.to_thread(self._process.wait, timeout_s)
+        return status
 
     async def stop(self) -> int:
         self.send(signal.SIGTERM)

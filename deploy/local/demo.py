@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import psutil
 import yaml
 from rich.console import Console
 
+from deploy.local import guard
 from deploy.local.servers import create_topics, start_kafka, start_postgres
 from deploy.local.settings import TOPICS, sample_settings
 
@@ -67,20 +69,17 @@ class Demo:
     def worker(self) -> Iterator[str]:
         """A running worker, by the address of its HTTP server; stopped in good order."""
         log = self._folder / "worker.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "worker", "run"], env=self._environment, stderr=output, stdout=output
-            )
+        process = guard.start(
+            [sys.executable, "-m", "worker", "run"], log=log, cwd=guard.ROOT, environment=self._environment
+        )
         try:
             yield wait_for("the worker's start", lambda: _address(process, log))
             process.send_signal(signal.SIGTERM)
-            if process.wait(WAIT_S):
-                message = f"the worker ended with {process.returncode}: {log.read_text()[-2000:]}"
+            if status := process.wait(WAIT_S):
+                message = f"the worker ended with {status}: {log.read_text()[-2000:]}"
                 raise DemoFailed(message)
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            guard.end(process)
 
     def _run(self, arguments: tuple[str, ...], *, stdout: int | None) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "worker", *arguments]
@@ -181,7 +180,7 @@ def wait_for(what: str, ask: Callable[[], T | None]) -> T:
     raise DemoFailed(message)
 
 
-def _address(process: subprocess.Popen[bytes], log: Path) -> str | None:
+def _address(process: psutil.Popen, log: Path) -> str | None:
     if process.poll() is not None:
         message = f"the worker ended with {process.returncode}: {log.read_text()[-2000:]}"
         raise DemoFailed(message)

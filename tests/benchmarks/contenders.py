@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ import asyncpg
 import yaml
 from asyncpg.pgproto.pgproto import UUID
 
+from deploy.local import guard
 from stores.postgres.copy_rows import COLUMNS, context_hash
 from tests.benchmarks.ground import SEGMENTS, Ground
 
@@ -103,12 +103,12 @@ class Worker:
             )
         )
         command = [sys.executable, "-m", "worker", "run", "--config", str(config)]
-        with self._log.open("wb") as output:
-            self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=output)
+        self._process = guard.start(command, log=self._log, cwd=guard.ROOT)
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        pid: int = self._process.pid
+        return pid
 
     async def assigned(self) -> None:
         """Returns when it has partitions."""
@@ -118,6 +118,5 @@ class Worker:
             await asyncio.sleep(0.05)
 
     def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
+        guard.end(self._process)
         self._folder.cleanup()
