@@ -37,7 +37,6 @@ POLL_WAIT_MS = 200
 FETCH_MAX_BYTES = 16 << 20
 PARTITION_FETCH_BYTES = 1 << 20
 LARGEST_PARTITION_FETCH_BYTES = 64 << 20
-CORRUPT_RECORD_TRIES = 5
 REJOIN_TIMEOUT_S = 180.0
 """Longer than any rebalance that goes well: several session timeouts of the default length."""
 
@@ -82,7 +81,6 @@ class KafkaConsumer:
         }
         self._getting: asyncio.Task[tuple[int, list[ConsumerRecord]]] | None = None
         self._paused: dict[TopicPartition, set[str]] = {}
-        self._corrupt_tries: dict[str, int] = {}
         self._rejoining_since: float | None = None
         self.generation = 0
         """Goes up with each rebalance. What was read under an older one must not be committed under this one."""
@@ -132,9 +130,11 @@ class KafkaConsumer:
         except RecordTooLargeError as exc:
             self._read_again_with_larger_fetches(exc)
             return []
-        except CorruptRecordException as exc:
-            self._corrupt(exc)
-            return []
+        except CorruptRecordException:
+            # Issue 321: a broken checksum comes back for ever at the same offset, and what the same call had already
+            # taken from other partitions is gone with it. A new process reads all of it again from the checkpoint:
+            # damage on the way is then gone, damage on disk is for a person, since skipping would lose records.
+            raise
         except KafkaError as exc:
             if not exc.retriable:
                 raise
@@ -284,15 +284,6 @@ class KafkaConsumer:
         if tp in self._client.assignment():
             self._client.seek(tp, offset)
         log.warning("record_larger_than_fetch", topic=tp.topic, partition=tp.partition, offset=offset, limit=limit)
-
-    def _corrupt(self, exc: CorruptRecordException) -> None:
-        # Issue 321: a broken checksum comes back for ever at the same offset. Damage on the way is gone at the next
-        # fetch; damage on disk is for a person, since skipping would lose records.
-        where = str(exc)
-        tries = self._corrupt_tries[where] = self._corrupt_tries.get(where, 0) + 1
-        log.error("corrupt_record_fetched", where=where, tries=tries)
-        if tries >= CORRUPT_RECORD_TRIES:
-            raise exc
 
 
 class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no types
