@@ -30,6 +30,9 @@ async def wait_in_vain(secret="bob@example.com"):
 """
 
 
+# Times are far from the watchdog's own beat, so that a machine that hesitates does not decide a test.
+
+
 class Ended(NamedTuple):
     """How a process ended, and its last words."""
 
@@ -69,7 +72,7 @@ def test_a_pipeline_that_waits_in_vain_ends_the_process_and_the_log_says_for_wha
     ended = run(
         """
         instruments.health.progress()
-        with Watchdog(instruments, stall_s=0.7):
+        with Watchdog(instruments, stall_s=2):
             await asyncio.create_task(wait_in_vain(), name="pipeline")
         """
     )
@@ -83,8 +86,8 @@ def test_a_pipeline_that_waits_in_vain_ends_the_process_and_the_log_says_for_wha
 def test_a_pipeline_that_makes_progress_is_left_alone() -> None:
     ended = run(
         """
-        with Watchdog(instruments, stall_s=0.7):
-            for _ in range(20):
+        with Watchdog(instruments, stall_s=3):
+            for _ in range(40):
                 instruments.health.progress()
                 await asyncio.sleep(0.1)
         """
@@ -93,7 +96,7 @@ def test_a_pipeline_that_makes_progress_is_left_alone() -> None:
 
 
 def test_a_start_that_waits_for_its_store_is_left_alone() -> None:
-    assert run("with Watchdog(instruments, stall_s=0.5):\n    await asyncio.sleep(1.5)") == Ended(0, "")
+    assert run("with Watchdog(instruments, stall_s=3):\n    await asyncio.sleep(4)") == Ended(0, "")
 
 
 def test_after_its_end_it_watches_no_more() -> None:
