@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 COMMIT_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
+ASK_TIMEOUT_S = 5.0
 POLL_WAIT_MS = 200
 FETCH_MAX_BYTES = 16 << 20
 PARTITION_FETCH_BYTES = 1 << 20
@@ -81,6 +82,7 @@ class KafkaConsumer:
         }
         self._getting: asyncio.Task[tuple[int, list[ConsumerRecord]]] | None = None
         self._paused: dict[TopicPartition, set[str]] = {}
+        self._committed: dict[TopicPartition, int] = {}
         self._rejoining_since: float | None = None
         self.generation = 0
         """Goes up with each rebalance. What was read under an older one must not be committed under this one."""
@@ -166,6 +168,7 @@ class KafkaConsumer:
             raise KafkaUnavailableError("commit timed out") from exc
         except KafkaError as exc:
             raise KafkaUnavailableError(type(exc).__name__) from exc
+        self._committed |= next_offsets
         return True
 
     def assignment(self) -> set[TopicPartition]:
@@ -188,6 +191,11 @@ class KafkaConsumer:
                 free.append(tp)
         assigned = self._client.assignment()
         self._client.resume(*(ClientTopicPartition(*tp) for tp in free if tp in assigned))
+
+    def begin_generation(self) -> None:
+        """All partitions are given out anew: what is known of them no longer holds."""
+        self.generation += 1
+        self._committed.clear()
 
     def reapply_pauses(self) -> None:
         """Pauses again what was paused: aiokafka forgets it in every rebalance."""
@@ -215,10 +223,20 @@ class KafkaConsumer:
         """How many records each assigned partition holds beyond what was read, as of the last fetch."""
         lags = {}
         for tp in self._client.assignment():
+            # What was read of a partition that is held was dropped again: it waits from its checkpoint on.
+            held = TopicPartition(*tp) in self._paused
             highwater, position = self._client.highwater(tp), self._position(tp)
+            position = self._committed.get(TopicPartition(*tp), position) if held else position
             if highwater is not None and position is not None:
                 lags[TopicPartition(*tp)] = max(0, highwater - position)
         return lags
+
+    async def topics(self) -> set[str]:
+        """The names of all topics; also the proof that a broker answers. Raises `KafkaUnavailableError`."""
+        try:
+            return set(await asyncio.wait_for(self._client.topics(), ASK_TIMEOUT_S))
+        except (TimeoutError, KafkaError) as exc:
+            raise KafkaUnavailableError(type(exc).__name__) from exc
 
     async def require_membership(self) -> None:
         """Raises `MembershipLostError` when a rebalance does not end although the brokers answer; to be called often.
@@ -294,7 +312,7 @@ class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
     async def on_partitions_revoked(self, revoked: Iterable[ClientTopicPartition]) -> None:
         # Assignment is eager: all partitions go, and what was read but not committed is read again. No lock is shared
         # with the poll loop (issue 335): the number alone tells it that what it holds is stale.
-        self._consumer.generation += 1
+        self._consumer.begin_generation()
         if revoked:
             await self._listener.partitions_revoked()
 

@@ -270,7 +270,7 @@ async def eventually(find: Callable[[], Awaitable[T | None]], timeout_s: float =
         if found := await find():
             return found
         await asyncio.sleep(0.05)
-    message = f"{find.__qualname__}: nothing after {timeout_s} s"
+    message = f"{getattr(find, '__qualname__', find)}: nothing after {timeout_s} s"
     raise AssertionError(message)
 
 

@@ -47,6 +47,8 @@ class Worker(NamedTuple):
     dead_letters: DeadLetterProducer
     pipeline: Pipeline
     instruments: Instruments
+    topics: frozenset[str]
+    """The topics that the configuration names."""
 
 
 def compose(settings: Settings) -> Worker:
@@ -84,7 +86,8 @@ def compose(settings: Settings) -> Worker:
         max_deltas=settings.batch.max_deltas, max_bytes=settings.batch.max_bytes, max_wait_s=settings.batch.max_wait_s
     )
     pipeline = Pipeline(consumer=consumer, decoder=decoder, delivery=delivery, policy=policy, instruments=instruments)
-    return Worker(consumer, store, dead_letters, pipeline, instruments)
+    topics = frozenset(topic for feed in feeds for topic in feed.topics) | {settings.kafka.dead_letter_topic}
+    return Worker(consumer, store, dead_letters, pipeline, instruments, topics)
 
 
 async def run_worker(settings: Settings, *, until_caught_up: bool = False) -> None:
@@ -108,14 +111,14 @@ async def run_worker(settings: Settings, *, until_caught_up: bool = False) -> No
 
 
 async def _run(worker: Worker, *, until_caught_up: bool, drain_s: float) -> None:
-    consumer, store, _, pipeline, instruments = worker
+    consumer, store, _, pipeline, instruments, _ = worker
     await until_available(instruments.health, "postgres", store.require_schema)
     await until_available(instruments.health, "kafka", lambda: consumer.start(pipeline))
     log.info("worker_started")
     try:
         async with asyncio.TaskGroup() as tasks:
             beside = [
-                tasks.create_task(observe(consumer, store, instruments), name="observer"),
+                tasks.create_task(observe(consumer, store, instruments, worker.topics), name="observer"),
                 tasks.create_task(measure_loop_lag(instruments), name="loop-lag"),
             ]
             if until_caught_up:

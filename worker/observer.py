@@ -4,37 +4,62 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Set as AbstractSet
 
+from consumers.errors import KafkaUnavailableError
 from consumers.kafka import KafkaConsumer
-from stores.errors import StoreError
+from stores.errors import StoreError, StoreUnavailableError
 from stores.postgres.writing import PostgresStore
 from worker.instruments import Instruments
 
 OBSERVE_EVERY_S = 1.0
-ASK_STORE_EVERY = 5
-"""Observations between two questions to the store."""
+ASK_EVERY = 5
+"""Observations between two questions to the store and to Kafka."""
 
 
-async def observe(consumer: KafkaConsumer, store: PostgresStore, instruments: Instruments) -> None:
-    """Keeps gauges and the store's check up to date. Ends only with an error that a new process would not have."""
+async def observe(
+    consumer: KafkaConsumer, store: PostgresStore, instruments: Instruments, needed_topics: AbstractSet[str]
+) -> None:
+    """Keeps gauges and checks up to date. Ends only with an error that a new process would not have."""
     metrics, health = instruments
     round_number = 0
     while True:
         await consumer.require_membership()
-        lags = consumer.lag_records()
-        metrics.set_lags(lags)
+        metrics.set_lags(consumer.lag_records())
         metrics.assigned_partitions.set(len(consumer.assignment()))
         paused = consumer.paused()
         metrics.set_paused(Counter(reason for reasons in paused.values() for reason in reasons))
         health.tell("paused_partitions", {f"{tp.topic}:{tp.partition}": sorted(why) for tp, why in paused.items()})
-        if round_number % ASK_STORE_EVERY == 0:
-            try:
-                facts = await store.facts()
-            except StoreError as exc:
-                health.check_failed("postgres", type(exc).__name__)
-            else:
-                health.check_passed("postgres")
-                metrics.segments.set(facts.segments)
-                metrics.store_horizon_age_seconds.set(facts.horizon_age_s)
+        if round_number % ASK_EVERY == 0:
+            await asyncio.gather(_ask_store(store, instruments), _ask_kafka(consumer, instruments, needed_topics))
         round_number += 1
         await asyncio.sleep(OBSERVE_EVERY_S)
+
+
+async def _ask_store(store: PostgresStore, instruments: Instruments) -> None:
+    metrics, health = instruments
+    try:
+        facts = await store.facts()
+    except StoreUnavailableError as exc:
+        health.check_failed("postgres", exc.cause)
+    except StoreError as exc:
+        health.check_failed("postgres", type(exc).__name__)
+    else:
+        health.check_passed("postgres")
+        metrics.segments.set(facts.segments)
+        metrics.store_horizon_age_seconds.set(facts.horizon_age_s)
+
+
+async def _ask_kafka(consumer: KafkaConsumer, instruments: Instruments, needed_topics: AbstractSet[str]) -> None:
+    """Polling an idle topic succeeds also while no broker answers, so a question is asked that can fail."""
+    health = instruments.health
+    try:
+        missing = sorted(needed_topics - await consumer.topics())
+    except KafkaUnavailableError as exc:
+        health.check_failed("kafka", exc.cause)
+        return
+    health.check_passed("kafka")
+    if missing:
+        health.check_failed("topics", f"missing: {', '.join(missing)}")
+    else:
+        health.check_passed("topics")

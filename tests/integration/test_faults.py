@@ -170,6 +170,36 @@ async def test_a_restarted_postgres_is_waited_for(kafka: Kafka, own_postgres: Po
         assert await worker.stop() == 0
 
 
+async def test_readiness_tells_of_a_broker_that_is_away_and_of_one_that_is_back(bench: Bench, kafka: Kafka) -> None:
+    worker = bench.start_worker()
+    await worker.logged("partitions_assigned")
+
+    async def kafka_is(ok: bool) -> bool:
+        answer = await worker.get("/readyz")
+        return answer.json()["checks"]["kafka"]["ok"] is ok and answer.is_success is ok
+
+    await eventually(lambda: kafka_is(ok=True))
+    kafka.kill()
+    await eventually(lambda: kafka_is(ok=False))
+    assert (await worker.get("/healthz")).status_code == 200
+    kafka.restart()
+    await eventually(lambda: kafka_is(ok=True))
+    await bench.publish(bench.webhook_topic, webhook("c1", "u1"))
+    await all_included(bench, 1)
+    assert await worker.stop() == 0
+
+
+async def test_readiness_names_a_topic_that_is_missing(bench: Bench) -> None:
+    bench.settings["feeds"][0]["topics"].append("nowhere")
+    worker = bench.start_worker()
+
+    async def named() -> bool:
+        return "nowhere" in (await worker.get("/readyz")).json()["checks"].get("topics", {}).get("why", "")
+
+    await eventually(named)
+    await worker.stop()
+
+
 async def test_servers_that_are_down_at_the_start_are_waited_for(bench: Bench) -> None:
     bench.settings["postgres"] = {"dsn": "postgresql://cohort_sync@127.0.0.1:9/cohort_sync"}
     worker = bench.start_worker()
