@@ -74,8 +74,8 @@ def key_as_it_was(key: bytes | str) -> bytes | None:
 async def admin_client(connection: KafkaConnection) -> AsyncIterator[AIOKafkaAdminClient]:
     """An admin client for a moment."""
     admin = AIOKafkaAdminClient(**connection.options())
-    await admin.start()
     try:
+        await admin.start()
         yield admin
     finally:
         await admin.close()

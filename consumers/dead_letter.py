@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
@@ -31,6 +31,7 @@ SEND_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 LARGEST_REQUEST_BYTES = 64 << 20
 DEFAULT_TOPIC_LIMIT_BYTES = 1_048_588
+CHUNK_BYTES = 8 << 20
 _ENVELOPE_BYTES = 1024  # what Kafka adds around a record
 
 
@@ -83,9 +84,10 @@ class DeadLetterProducer:
         if not letters:
             return
         try:
-            # Issue 1101: a send does not return while the brokers are down.
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                await self._send(letters)
+            for chunk in _chunks(letters):
+                # Issue 1101: a send does not return while the brokers are down.
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await self._send(chunk)
         except (TimeoutError, KafkaError) as exc:
             # A producer that failed may hold half-sent batches: the next try starts with a new one.
             await self._close()
@@ -94,9 +96,9 @@ class DeadLetterProducer:
     async def _send(self, letters: Sequence[DeadLetter]) -> None:
         producer = await self._started()
         acknowledged = [
-            await producer.send(self._topic, key=any_key(letter.record.key), value=value, headers=headers)
+            await producer.send(self._topic, key=any_key(key), value=value, headers=headers)
             for letter in letters
-            for value, headers in (self._fitted(letter),)
+            for key, value, headers in (self._fitted(letter),)
         ]
         await producer.flush()
         for outcome in await asyncio.gather(*acknowledged, return_exceptions=True):
@@ -135,16 +137,22 @@ class DeadLetterProducer:
                         return int(value)
         return DEFAULT_TOPIC_LIMIT_BYTES
 
-    def _fitted(self, letter: DeadLetter) -> tuple[bytes | None, list[tuple[str, bytes | None]]]:
-        """Value and headers, the value cut where it would not fit the topic, with what it was beside it."""
-        headers, value = letter.headers(), letter.record.value
+    def _fitted(self, letter: DeadLetter) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]:
+        """Key, value and headers; what does not fit the topic is cut, with what it was said beside it."""
+        record, said = letter.record, letter.headers()
         limit = self._limit_bytes or DEFAULT_TOPIC_LIMIT_BYTES
-        around = _ENVELOPE_BYTES + len(letter.record.key or b"") + sum(len(k) + len(v or b"") + 10 for k, v in headers)
-        room = max(0, limit - around)
-        if value is None or len(value) <= room:
-            return value, headers
-        was = json.dumps({"bytes": len(value), "sha256": sha256(value).hexdigest()})
-        return value[:room], [*headers, (HEADER_PREFIX + "truncated", was.encode())]
+        room = limit - _ENVELOPE_BYTES - _size(said)
+        if len(record.key or b"") + len(record.value or b"") <= room:
+            return record.key, record.value, said
+        was = {"bytes": len(record.value or b""), "sha256": sha256(record.value or b"").hexdigest()}
+        key, headers = record.key, said
+        if len(key or b"") > room // 2:
+            # Even without a value it would not fit, and a dead letter that can't be written holds all partitions.
+            key, headers = None, said[len(record.headers) :]
+            was |= {"key_bytes": len(record.key or b""), "headers": len(record.headers)}
+        room = max(0, limit - _ENVELOPE_BYTES - _size(headers) - len(key or b""))
+        value = record.value and record.value[:room]
+        return key, value, [*headers, (HEADER_PREFIX + "truncated", json.dumps(was).encode())]
 
     async def _close(self) -> None:
         producer, self._producer = self._producer, None
@@ -162,3 +170,21 @@ def _origin(letter: DeadLetter) -> Origin:
     if letter.reason is Reason.ORIGIN_INVALID:
         return Origin(record.topic, record.partition, record.offset, record.timestamp_ms)
     return origin_of(record)
+
+
+def _size(headers: Sequence[tuple[str, bytes | None]]) -> int:
+    return sum(len(name) + len(value or b"") + 10 for name, value in headers)
+
+
+def _chunks(letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
+    """So few at a time that even a slow broker takes them within the timeout, and never none."""
+    chunk: list[DeadLetter] = []
+    size = 0
+    for letter in letters:
+        chunk.append(letter)
+        size += _ENVELOPE_BYTES + len(letter.record.value or b"")
+        if size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

@@ -7,6 +7,7 @@ name an issue of aio-libs/aiokafka.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -93,7 +94,8 @@ class KafkaConsumer:
         try:
             await client.start()
         except KafkaError as exc:
-            await asyncio.wait_for(client.stop(), STOP_TIMEOUT_S)
+            with contextlib.suppress(TimeoutError, KafkaError):
+                await asyncio.wait_for(client.stop(), STOP_TIMEOUT_S)
             if not exc.retriable and not isinstance(exc, KafkaConnectionError):
                 raise
             raise KafkaUnavailableError(type(exc).__name__) from exc
@@ -215,6 +217,9 @@ class KafkaConsumer:
         """
         if self._getting is not None and self._getting.done():
             return {}
+        if self._client._subscription.reassignment_in_progress:  # noqa: SLF001
+            # The old positions stand until the new assignment, and what was read before them was dropped.
+            return {}
         waiting = self._client._fetcher._records  # noqa: SLF001 - there is no public way to see it
         known = ((tp, self._position(tp)) for tp in self._client.assignment() if tp not in waiting)
         return {TopicPartition(*tp): position for tp, position in known if position is not None}
@@ -299,7 +304,8 @@ class KafkaConsumer:
         _, tp, offset, limit, *_ = exc.args
         fetcher = self._client._fetcher  # noqa: SLF001 - there is no public way to change it
         fetcher._max_partition_fetch_bytes = min(2 * limit, LARGEST_PARTITION_FETCH_BYTES)  # noqa: SLF001
-        if tp in self._client.assignment():
+        # After a rebalance the error may be an old one, and its offset beyond what is to be read again.
+        if tp in self._client.assignment() and self._position(tp) == offset + 1:
             self._client.seek(tp, offset)
         log.warning("record_larger_than_fetch", topic=tp.topic, partition=tp.partition, offset=offset, limit=limit)
 

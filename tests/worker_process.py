@@ -194,6 +194,7 @@ class Bench:
         *values: object,
         partition: int | None = None,
         timestamp_ms: int | None = None,
+        key: bytes = b"",
         headers: Sequence[tuple[str, bytes]] = (),
     ) -> list[int]:
         """Publishes JSON values (or bytes as they are, or None) and returns their offsets."""
@@ -201,7 +202,7 @@ class Bench:
             await self._producer.send(
                 topic,
                 value if isinstance(value, bytes | None) else json.dumps(value).encode(),
-                key=b"",
+                key=key,
                 partition=partition,
                 timestamp_ms=timestamp_ms,
                 headers=list(headers),

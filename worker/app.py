@@ -122,7 +122,7 @@ async def _run(worker: Worker, *, until_caught_up: bool, drain_s: float) -> None
                 tasks.create_task(measure_loop_lag(instruments), name="loop-lag"),
             ]
             if until_caught_up:
-                beside.append(tasks.create_task(_stop_when_caught_up(consumer, pipeline, drain_s), name="catch-up"))
+                beside.append(tasks.create_task(_stop_when_caught_up(worker, drain_s), name="catch-up"))
             await pipeline.run()
             for task in beside:
                 task.cancel()
@@ -130,9 +130,9 @@ async def _run(worker: Worker, *, until_caught_up: bool, drain_s: float) -> None
         await consumer.stop()
 
 
-async def _stop_when_caught_up(consumer: KafkaConsumer, pipeline: Pipeline, drain_s: float) -> None:
-    await wait_until_caught_up(consumer, pipeline.held_topics)
-    pipeline.stop(within_s=drain_s)
+async def _stop_when_caught_up(worker: Worker, drain_s: float) -> None:
+    await wait_until_caught_up(worker.consumer, worker.pipeline.held_topics, worker.instruments.health)
+    worker.pipeline.stop(within_s=drain_s)
 
 
 def _on_signals(running: asyncio.Task[None], pipeline: Pipeline, drain_s: float) -> None:

@@ -10,20 +10,22 @@ import structlog
 from consumers.errors import KafkaUnavailableError
 from consumers.kafka import KafkaConsumer
 from consumers.record import TopicPartition
+from worker.backoff import until_available
 from worker.dead_letter_guard import TopicHeldError
+from worker.health import Health
 
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 0.5
 
 
-async def wait_until_caught_up(consumer: KafkaConsumer, held_topics: AbstractSet[str]) -> None:
+async def wait_until_caught_up(consumer: KafkaConsumer, held_topics: AbstractSet[str], health: Health) -> None:
     """Returns when the group has committed every partition of every feed up to the end that it had at the call.
 
     Other members of the group may have done a part of it; of one that was killed, its session has to end first.
     Raises `TopicHeldError` where the guard on dead letters keeps it from the end.
     """
-    ends = await consumer.offsets_to_read()
+    ends = await until_available(health, "kafka", consumer.offsets_to_read)
     behind = dict(ends)
     log.info("catch_up_started", partitions=len(ends))
     while behind:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from consumers.dead_letter import DeadLetter, DeadLetterProducer
 from consumers.errors import Reason
 from stores.model import DeltaGroup
@@ -38,7 +40,7 @@ class Delivery:
                 written = await self._writer.write(resolved.deltas)
             self._metrics.deltas_stored(resolved.deltas, written.stale)
             letters += [_mismatch(batch, group) for group in resolved.mismatched]
-            letters += [_refusal(batch, refused) for refused in (*resolved.refused, *written.refused)]
+            letters += _refusals(batch, (*resolved.refused, *written.refused))
         if letters:
             with self._metrics.stage("dead_letter"):
                 await until_available(self._health, "dead_letter_topic", lambda: self._dead_letters.send(letters))
@@ -50,9 +52,20 @@ def _mismatch(batch: Batch, group: DeltaGroup) -> DeadLetter:
     return _rejected(batch, group, Reason.CONTEXT_KIND_MISMATCH, detail)
 
 
-def _refusal(batch: Batch, refused: RefusedDeltas) -> DeadLetter:
-    detail = f"PostgreSQL gave SQLSTATE {refused.sqlstate}"
-    return _rejected(batch, refused.group, Reason.STORE_REJECTED, detail)
+def _refusals(batch: Batch, refused: Sequence[RefusedDeltas]) -> list[DeadLetter]:
+    """One letter for each record and SQLSTATE: a thousand members that are refused must not be a thousand copies."""
+    places: dict[tuple[int, str], list[int]] = {}
+    for group, sqlstate in refused:
+        places.setdefault((group.version.position, sqlstate), []).extend(group.places)
+    return [
+        DeadLetter(
+            batch.sources[position],
+            Reason.STORE_REJECTED,
+            f"PostgreSQL gave SQLSTATE {sqlstate}",
+            tuple(sorted(members)),
+        )
+        for (position, sqlstate), members in places.items()
+    ]
 
 
 def _rejected(batch: Batch, group: DeltaGroup, reason: Reason, detail: str) -> DeadLetter:

@@ -51,6 +51,8 @@ KEEPALIVE = {"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5", "tcp_k
 
 WRITER_SESSION = {
     **KEEPALIVE,
+    # After losing a race each statement has to see what the other session made.
+    "default_transaction_isolation": "read committed",
     # A worker that froze or was cut off must not hold its locks for ever.
     "statement_timeout": "60s",
     "idle_in_transaction_session_timeout": "60s",

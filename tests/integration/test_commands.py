@@ -136,6 +136,19 @@ async def test_a_value_too_large_for_the_dead_letter_topic_is_cut_and_says_so(be
     assert len(letter["value"]) < 100_000
 
 
+async def test_a_key_too_large_for_the_dead_letter_topic_holds_nobody(bench: Bench) -> None:
+    await bench.limit_topic(bench.dead_letter_topic, "max.message.bytes", "100000")
+    await bench.publish(bench.webhook_topic, b"{", partition=0, key=b"k" * 200_000)
+    await bench.publish(bench.webhook_topic, webhook("c1", "u1"), partition=0)
+
+    await bench.catch_up()
+
+    assert await bench.members("amplitude-c1") == {"u1": True}
+    (letter,) = await bench.dead_letters()
+    assert (letter["reason"], letter["key"], letter["value"]) == ("json_invalid", None, b"{")
+    assert json.loads(letter["truncated"])["key_bytes"] == 200_000
+
+
 async def test_what_is_published_is_stored_and_told_by_status(bench: Bench, tmp_path: Path) -> None:
     lines = tmp_path / "records.jsonl"
     lines.write_text("".join(json.dumps(webhook("c1", f"u{number}")) + "\n" for number in range(50)))

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from aiokafka import TopicPartition as ClientTopicPartition
+from aiokafka.errors import RecordTooLargeError
 
 from consumers.connection import KafkaConnection
 from consumers.feeds import Feed
@@ -77,6 +79,39 @@ async def test_no_position_is_told_while_records_wait_that_nobody_was_given(
 
     assert len(await polled(consumer, 3)) == 3
     assert consumer.positions()[first] == 3
+
+
+async def test_no_position_is_told_while_partitions_are_given_out_anew(bench: Bench, consumer: KafkaConsumer) -> None:
+    await bench.publish(bench.webhook_topic, b"1", b"2", b"3", partition=0)
+    await polled(consumer, 3)
+    first = TopicPartition(bench.webhook_topic, 0)
+    assert consumer.positions()[first] == 3
+
+    consumer._client._subscription.begin_reassignment()  # as the client does before it tells of the rebalance
+
+    assert consumer.positions() == {}, "what was read before it was dropped, and committing this would lose it"
+
+
+async def test_an_error_from_before_a_rebalance_moves_nothing_after_it(bench: Bench, consumer: KafkaConsumer) -> None:
+    await bench.publish(bench.webhook_topic, b"0", b"1", b"2", b"3", partition=0)
+    await polled(consumer, 4)
+    partition = ClientTopicPartition(bench.webhook_topic, 0)
+    consumer._client.seek(partition, 0)  # a rebalance: all of it is to be read again
+
+    consumer._read_again_with_larger_fetches(RecordTooLargeError("%s=%s is larger than %s", partition, 3, 1 << 20))
+
+    assert [record.offset for record in await polled(consumer, 4)] == [0, 1, 2, 3]
+
+
+async def test_a_record_that_was_too_large_to_fetch_is_read_again(bench: Bench, consumer: KafkaConsumer) -> None:
+    await bench.publish(bench.webhook_topic, b"0", b"1", partition=0)
+    await polled(consumer, 2)
+    partition = ClientTopicPartition(bench.webhook_topic, 0)
+    consumer._client.seek(partition, 1)  # the client stands behind the record at 0, which it could not deliver
+
+    consumer._read_again_with_larger_fetches(RecordTooLargeError("%s=%s is larger than %s", partition, 0, 1 << 20))
+
+    assert [record.offset for record in await polled(consumer, 2)] == [0, 1]
 
 
 async def test_a_paused_partition_stays_paused_through_a_rebalance(bench: Bench, consumer: KafkaConsumer) -> None:
