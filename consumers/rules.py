@@ -31,7 +31,7 @@ class Rules:
             named = feed.environment
             if named is None:
                 return None
-        if isinstance(named, int) and not isinstance(named, bool):
+        if not isinstance(named, str) and isinstance(named, int) and not isinstance(named, bool):
             named = str(named)
         if not isinstance(named, str) or len(named) > ENVIRONMENT_CHARACTERS:
             raise _unknown(f"its name is no text of at most {ENVIRONMENT_CHARACTERS} characters")

@@ -39,7 +39,7 @@ class TwilioSegment:
 
 def _parse_event(event: Event, environment: str | None, feed: Feed, limits: Limits) -> Parsed:
     found = _memberships(event, feed)
-    if isinstance(found, Ignored):
+    if not isinstance(found, Memberships):  # asked this way round, it costs nothing
         return Parsed(ignored=found, members=1)
     if len(found.said) != 1 or found.problems:
         return _parse_traits(event, found, environment, feed, limits)
@@ -97,9 +97,9 @@ def _collect(collector: Collector, place: int, event: Event, found: Memberships,
 
 def _memberships(event: Event, feed: Feed) -> Memberships | Ignored:
     """What an event says, whichever of the tools sent it; an event of Engage is known by `context.personas`."""
-    if not isinstance(event.type, str):
-        raise InvalidValue(Reason.PAYLOAD_INVALID, "/type is missing or not a string")
     if event.type not in ("identify", "track"):
+        if not isinstance(event.type, str):
+            raise InvalidValue(Reason.PAYLOAD_INVALID, "/type is missing or not a string")
         return Ignored.NOT_AN_AUDIENCE
     personas = event.context.personas if event.context else None
     if personas is None:
@@ -108,7 +108,7 @@ def _memberships(event: Event, feed: Feed) -> Memberships | Ignored:
         said = reverse_etl_membership(event, feed)
     else:
         said = audience_membership(event, personas, feed)
-    return said if isinstance(said, Ignored) else Memberships((said,))
+    return Memberships((said,)) if isinstance(said, tuple) else said
 
 
 def _decoded(value: bytes) -> Event:

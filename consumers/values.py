@@ -34,7 +34,9 @@ def context_key(value: object, pointer: str, max_bytes: int) -> str:
     """The context key that this id is: text as it stands, or an integer in decimal."""
     if value is MISSING or value is None:
         raise _absent(value, pointer, Reason.CONTEXT_KEY_MISSING)
-    text = _text_of(value, pointer, Reason.CONTEXT_KEY_INVALID)
+    text = value if isinstance(value, str) else _text_of(value, pointer, Reason.CONTEXT_KEY_INVALID)
+    if "\0" in text:
+        raise _holds_nul(pointer, Reason.CONTEXT_KEY_INVALID)
     if not text or text.isspace():
         raise InvalidValue(Reason.CONTEXT_KEY_BLANK, f"{pointer} is blank")
     if len(text) * _WIDEST > max_bytes and len(text.encode()) > max_bytes:
@@ -78,7 +80,9 @@ def cohort_id(value: object, pointer: str) -> str:
     """The id of a cohort, under the same rules as a context key."""
     if value is MISSING or value is None:
         raise _absent(value, pointer, Reason.COHORT_ID_MISSING)
-    text = _text_of(value, pointer, Reason.COHORT_ID_INVALID)
+    text = value if isinstance(value, str) else _text_of(value, pointer, Reason.COHORT_ID_INVALID)
+    if "\0" in text:
+        raise _holds_nul(pointer, Reason.COHORT_ID_INVALID)
     if not text or text.isspace():
         raise InvalidValue(Reason.COHORT_ID_INVALID, f"{pointer} is blank")
     if len(text) * _WIDEST > COHORT_ID_BYTES and len(text.encode()) > COHORT_ID_BYTES:
@@ -116,15 +120,13 @@ def properties_of(value: object) -> dict[str, object]:
 
 
 def _text_of(value: object, pointer: str, reason: Reason) -> str:
-    if isinstance(value, str):
-        text = value
-    elif isinstance(value, int) and not isinstance(value, bool):  # to Python, true is an integer; it is nobody's id
-        text = str(value)
-    else:
-        raise InvalidValue(reason, f"{pointer} is neither a string nor an integer")
-    if "\0" in text:
-        raise InvalidValue(reason, f"{pointer} holds a NUL character")
-    return text
+    if isinstance(value, int) and not isinstance(value, bool):  # to Python, true is an integer; it is nobody's id
+        return str(value)
+    raise InvalidValue(reason, f"{pointer} is neither a string nor an integer")
+
+
+def _holds_nul(pointer: str, reason: Reason) -> InvalidValue:
+    return InvalidValue(reason, f"{pointer} holds a NUL character")
 
 
 def _absent(value: object, pointer: str, reason: Reason) -> InvalidValue:

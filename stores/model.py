@@ -49,7 +49,7 @@ class Position(NamedTuple):
         return cls(topic_id, partition, offset)
 
 
-class Version(NamedTuple):
+class Version(msgspec.Struct, frozen=True, order=True, gc=False):
     """When a membership was decided. The larger one wins, whatever arrives first."""
 
     event_time_us: int

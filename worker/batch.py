@@ -6,12 +6,13 @@ Pure: the clock is an argument, nothing is awaited.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from operator import attrgetter
 
 import msgspec
 
 from consumers.dead_letter import DeadLetter
 from consumers.errors import Ignored
-from consumers.feeds import Feed
 from consumers.normalize import Normalized
 from consumers.record import Record, TopicPartition
 from stores.model import DeltaGroup
@@ -26,7 +27,8 @@ class BatchPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_full(self, batch: Batch) -> bool:
         """Whether the batch should take no more."""
-        return batch.deltas >= self.max_deltas or batch.records >= self.max_deltas or batch.bytes >= self.max_bytes
+        most = self.max_deltas
+        return batch.deltas >= most or len(batch.records) >= most or batch.bytes >= self.max_bytes
 
     def trigger(self, batch: Batch, now: float) -> str | None:
         """Which limit is reached: `count`, `bytes`, `age`, or None while there is room and time."""
@@ -46,16 +48,13 @@ class Batch:
 
     def __init__(self) -> None:
         self.opened_at = 0.0
-        self.records = 0
+        self.records: list[Record] = []
         self.deltas = 0
         self.bytes = 0
         self.groups: list[DeltaGroup] = []
         self.sources: dict[int, Record] = {}
         """By position, the record of each group: should one of its deltas fail later, it is a dead letter."""
         self.dead_letters: list[DeadLetter] = []
-        self._last: dict[tuple[str, int], Record] = {}
-        self.arrivals: Counter[tuple[str, int]] = Counter()
-        """How many records each feed has of each record time (ms)."""
         self.ignored: Counter[Ignored] = Counter()
         self.future_event_times = 0
         self.conflicts = 0
@@ -63,20 +62,25 @@ class Batch:
     @property
     def next_offsets(self) -> dict[TopicPartition, int]:
         """Behind the last record of each partition."""
-        return {TopicPartition(*place): record.offset + 1 for place, record in self._last.items()}
+        return {TopicPartition(*place): record.offset + 1 for place, record in self._last().items()}
 
     @property
     def timestamps_ms(self) -> dict[TopicPartition, int]:
         """The record time of the last record of each partition."""
-        return {TopicPartition(*place): record.timestamp_ms for place, record in self._last.items()}
+        return {TopicPartition(*place): record.timestamp_ms for place, record in self._last().items()}
 
-    def add(self, feed: Feed, record: Record, normalized: Normalized, now: float) -> None:
+    @property
+    def arrivals(self) -> Mapping[tuple[str, int], int]:
+        """How many records each topic has of each record time (ms)."""
+        return Counter(map(attrgetter("topic", "timestamp_ms"), self.records))
+
+    def add(self, record: Record, normalized: Normalized, now: float) -> None:
         """Takes in what a record means. A record that means nothing still moves the offset."""
-        self._count(feed, record, now)
+        self._take(record, now)
         if normalized.groups:
-            self.groups += normalized.groups
             self.sources[normalized.groups[0].version.position] = record
             for group in normalized.groups:
+                self.groups.append(group)
                 self.deltas += len(group.context_keys)
         if normalized.rejects:
             self.dead_letters += rejected_members(record, normalized)
@@ -85,18 +89,19 @@ class Batch:
         self.future_event_times += normalized.future_event_time
         self.conflicts += normalized.conflicts
 
-    def add_dead_letter(self, feed: Feed, letter: DeadLetter, now: float) -> None:
+    def add_dead_letter(self, letter: DeadLetter, now: float) -> None:
         """Takes in a record that can never become deltas."""
-        self._count(feed, letter.record, now)
+        self._take(letter.record, now)
         self.dead_letters.append(letter)
 
-    def _count(self, feed: Feed, record: Record, now: float) -> None:
+    def _take(self, record: Record, now: float) -> None:
         if not self.records:
             self.opened_at = now
-        self.records += 1
-        self.bytes += len(record.value) if record.value else 0
-        self._last[record.topic, record.partition] = record
-        self.arrivals[feed.name, record.timestamp_ms] += 1
+        self.records.append(record)
+        self.bytes += len(record.value or b"")
+
+    def _last(self) -> dict[tuple[str, int], Record]:
+        return {(record.topic, record.partition): record for record in self.records}
 
 
 def rejected_members(record: Record, normalized: Normalized) -> list[DeadLetter]:

@@ -64,15 +64,16 @@ class Decoder:
 
         Raises `TopicUnknownError`, and then the batch is as it was.
         """
-        feed = self._feed(record.topic)
         try:
             origin = self._origin(record) if record.headers else record
             position = self._position(origin.topic, origin.partition, origin.offset)
-            normalized = self._normalizer.normalize(record, feed, arrived_ms=origin.timestamp_ms, position=position)
+            normalized = self._normalizer.normalize(
+                record, self._feed(record.topic), arrived_ms=origin.timestamp_ms, position=position
+            )
         except InvalidRecord as exc:
-            batch.add_dead_letter(feed, DeadLetter(record, exc.reason, exc.detail), time.monotonic())
+            batch.add_dead_letter(DeadLetter(record, exc.reason, exc.detail), time.monotonic())
             return self._guard.observe(record.topic, 1.0)
-        batch.add(feed, record, normalized, time.monotonic())
+        batch.add(record, normalized, time.monotonic())
         return self._guard.observe(record.topic, _rejected_share(normalized))
 
     def cost(self, record: Record) -> int:

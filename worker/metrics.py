@@ -28,7 +28,7 @@ class StoredBatch(Protocol):
 
     @property
     def arrivals(self) -> Mapping[tuple[str, int], int]:
-        """How many records each feed has of each record time (ms)."""
+        """How many records each topic has of each record time (ms)."""
 
     @property
     def timestamps_ms(self) -> Mapping[TopicPartition, int]:
@@ -60,6 +60,7 @@ class Metrics(MetricDefinitions):
         self._clock = clock
         self._feeds = feeds
         self._formats = {name.casefold(): name for name in (*integrations, *(feed.format for feed in feeds))}
+        self._feed_names: dict[str, str] = {}
         self._shown_partitions: set[TopicPartition] = set()
 
     def exposition(self) -> bytes:
@@ -96,7 +97,8 @@ class Metrics(MetricDefinitions):
     def batch_stored(self, batch: StoredBatch) -> None:
         """Everything of this batch is durable."""
         now = self._clock()
-        for (feed, timestamp_ms), count in batch.arrivals.items():
+        for (topic, timestamp_ms), count in batch.arrivals.items():
+            feed = self._feed(topic)
             self.records_total.labels(feed).inc(count)
             self.event_to_store_seconds.observe((feed,), max(0.0, now - timestamp_ms / 1000), count)
         for tp, timestamp_ms in batch.timestamps_ms.items():
@@ -141,6 +143,13 @@ class Metrics(MetricDefinitions):
         """How many partitions are paused for each reason; for those not named, none."""
         for reason in {*PAUSE_REASONS, *reasons}:
             self.paused_partitions.labels(reason).set(reasons[reason])
+
+    def _feed(self, topic: str) -> str:
+        name = self._feed_names.get(topic)
+        if name is None:
+            name = next((feed.name for feed in self._feeds if feed.carries(topic)), UNKNOWN)
+            self._feed_names[topic] = name
+        return name
 
     def _integration(self, topic: str, header: str | None) -> str:
         """Whose record it was, from a closed list whatever its header says."""

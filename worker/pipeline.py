@@ -87,7 +87,7 @@ class Pipeline:
                 await self._cycle()
             await self._drain()
         except DrainAbandonedError:
-            log.warning("drain_abandoned", records=self._batch.records)
+            log.warning("drain_abandoned", records=len(self._batch.records))
         finally:
             if self._flushing:
                 self._flushing.cancel()
@@ -200,7 +200,7 @@ class Pipeline:
 
     async def _drain(self) -> None:
         """The end of the flow, in its order: the batch in flight, then the open one. The rest is read again."""
-        log.info("drain_started", records=self._batch.records, deltas=self._batch.deltas)
+        log.info("drain_started", records=len(self._batch.records), deltas=self._batch.deltas)
         await self._begin_flush("drain")
         if self._flushing:
             await self._while_polling(self._flushing)

@@ -27,8 +27,8 @@ def copy_rows(groups: Iterable[tuple[int, DeltaGroup]]) -> bytes:
     rows = [_HEADER]
     before_key = _BEFORE_KEY.pack
     for segment_id, group in groups:
-        event_time_us, position = group.version
-        after_key = _AFTER_KEY.pack(1, group.included, 8, event_time_us, 8, position)
+        version = group.version
+        after_key = _AFTER_KEY.pack(1, group.included, 8, version.event_time_us, 8, version.position)
         for context_key in group.context_keys:
             key = context_key.encode()
             # Packing into 16 bytes cuts the digest to what `context_hash` gives.

@@ -83,8 +83,9 @@ class PostgresStore:
     async def rename(self, segment_id: int, group: DeltaGroup) -> None:
         """See `SegmentStore.rename`."""
         async with self._pool.session() as session:
+            cohort, version = group.cohort, group.version
             await session.execute(
-                query("rename_segment"), segment_id, group.cohort.name, group.cohort.url, *group.version
+                query("rename_segment"), segment_id, cohort.name, cohort.url, version.event_time_us, version.position
             )
 
     async def apply(self, deltas: Sequence[tuple[int, DeltaGroup]]) -> Applied:

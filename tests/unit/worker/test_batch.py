@@ -13,7 +13,7 @@ FEED = Feed(name="hourly", format="amplitude-webhook", topics=("cohorts",))
 
 def with_deltas(batch: Batch, *context_keys: str, offset: int = 0, now: float = 0.0) -> Batch:
     record = a_record(offset=offset)
-    batch.add(FEED, record, Normalized([a_group(*context_keys)], [], len(context_keys)), now)
+    batch.add(record, Normalized([a_group(*context_keys)], [], len(context_keys)), now)
     return batch
 
 
@@ -46,7 +46,7 @@ def test_records_without_deltas_fill_a_batch_too_so_that_their_offsets_are_commi
     batch = Batch()
     for offset in range(3):
         record = a_record(offset=offset)
-        batch.add(FEED, record, Normalized([], [], 0), 0.0)
+        batch.add(record, Normalized([], [], 0), 0.0)
 
     assert BatchPolicy(max_deltas=3).trigger(batch, now=0.0) == "count"
     assert batch.next_offsets == {TopicPartition("cohorts", 0): 3}
@@ -55,7 +55,7 @@ def test_records_without_deltas_fill_a_batch_too_so_that_their_offsets_are_commi
 def test_a_dead_letter_moves_the_offset_behind_it() -> None:
     batch = Batch()
     record = a_record(b"{", offset=7)
-    batch.add_dead_letter(FEED, DeadLetter(record, Reason.JSON_INVALID, "at byte 1"), 0.0)
+    batch.add_dead_letter(DeadLetter(record, Reason.JSON_INVALID, "at byte 1"), 0.0)
 
     assert batch.next_offsets == {TopicPartition("cohorts", 0): 8}
     assert [letter.reason for letter in batch.dead_letters] == [Reason.JSON_INVALID]
@@ -69,7 +69,7 @@ def test_members_are_rejected_in_one_dead_letter_for_each_reason() -> None:
         Reject(4, Reason.CONTEXT_KEY_MISSING, "/users/4/user_id is missing"),
         Reject(6, Reason.CONTEXT_KEY_BLANK, "/users/6/user_id is blank"),
     ]
-    batch.add(FEED, record, Normalized([a_group("u1")], rejects, 7), 0.0)
+    batch.add(record, Normalized([a_group("u1")], rejects, 7), 0.0)
 
     assert [(letter.reason, letter.members) for letter in batch.dead_letters] == [
         (Reason.CONTEXT_KEY_BLANK, (1, 6)),

@@ -63,7 +63,7 @@ def a_batch(*records: Record, ignored: Ignored | None = None, future_event_time:
     batch = Batch()
     meaning = Normalized([], [], members=1, ignored=ignored, future_event_time=future_event_time)
     for record in records:
-        batch.add(FEED, record, meaning, 0.0)
+        batch.add(record, meaning, 0.0)
     return batch
 
 
