@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from consumers.dead_letter import DeadLetter
 from consumers.errors import InvalidRecord, Reason
 from consumers.feeds import Feed
-from consumers.normalize import Normalized, Normalizer
+from consumers.normalize import Normalizer
 from consumers.record import Origin, Record, origin_of
 from stores.base import SegmentStore
 from stores.model import OFFSET_BITS, Position
@@ -16,9 +15,6 @@ from worker.backoff import until_available
 from worker.batch import Batch
 from worker.dead_letter_guard import DeadLetterGuard
 from worker.instruments import Instruments
-
-RECORD_COST_BYTES = 1_000
-"""What a record costs to decode beside its value, in bytes of value."""
 
 
 class TopicUnknownError(Exception):
@@ -59,7 +55,7 @@ class Decoder:
         """Asks the store for the topic's id, as long as it takes."""
         self._topic_ids[topic] = await until_available(self._health, "postgres", lambda: self._store.topic_id(topic))
 
-    def decode(self, record: Record, batch: Batch) -> bool:
+    def decode(self, record: Record, batch: Batch, now: float) -> bool:
         """Adds one record to the batch. True when its topic is held from now on.
 
         Raises `TopicUnknownError`, and then the batch is as it was.
@@ -71,14 +67,11 @@ class Decoder:
                 record, self._feed(record.topic), arrived_ms=origin.timestamp_ms, position=position
             )
         except InvalidRecord as exc:
-            batch.add_dead_letter(DeadLetter(record, exc.reason, exc.detail), time.monotonic())
+            batch.add_dead_letter(DeadLetter(record, exc.reason, exc.detail), now)
             return self._guard.observe(record.topic, 1.0)
-        batch.add(record, normalized, time.monotonic())
-        return self._guard.observe(record.topic, _rejected_share(normalized))
-
-    def cost(self, record: Record) -> int:
-        """How much decoding this record holds the event loop, in bytes."""
-        return RECORD_COST_BYTES + len(record.value or b"")
+        batch.add(record, normalized, now)
+        rejects = normalized.rejects
+        return self._guard.observe(record.topic, len(rejects) / max(1, normalized.members) if rejects else 0.0)
 
     def _origin(self, record: Record) -> Origin:
         origin = origin_of(record)
@@ -104,7 +97,3 @@ class Decoder:
         if offset >> OFFSET_BITS:
             return Position(self._topic_ids[topic], partition, offset).pack()  # raises, and says what does not fit
         return first | offset
-
-
-def _rejected_share(normalized: Normalized) -> float:
-    return len(normalized.rejects) / max(1, normalized.members) if normalized.rejects else 0.0

@@ -29,14 +29,14 @@ from worker.instruments import Instruments
 
 log = structlog.get_logger(__name__)
 
-POLL_RECORDS = 500
+POLL_RECORDS = 2_000
 PATIENCE_S = 0.25
 """So long a full batch waits for the one before it until consumption is paused. A pause costs what was prefetched."""
 IDLE_S = 1.0
 REVOKE_FLUSH_S = 5.0
 """So long a rebalance waits for the batch in flight, so that its records need not be read again."""
-SLICE_BYTES = 256 << 10
-"""After so much was decoded the event loop gets its turn: heartbeats share it."""
+SLICE_S = 0.003
+"""After so long decoding gives way to what else runs in the event loop: writes, and the heartbeats of the group."""
 
 BACK_PRESSURE = "back_pressure"
 DEAD_LETTERS = "dead_letters"
@@ -128,21 +128,23 @@ class Pipeline:
 
     async def _decode_backlog(self) -> None:
         """Moves records into the open batch until that is due or none is left. A rebalance may empty both meanwhile."""
-        sliced_bytes = 0
         while self._backlog and not self._policy.is_full(self._batch):
-            record = self._backlog[0]
             try:
-                tripped = self._decoder.decode(record, self._batch)
+                self._decode_slice()
             except TopicUnknownError as exc:
                 await self._while_polling(asyncio.ensure_future(self._decoder.learn(exc.topic)))
-                continue
-            self._backlog.popleft()
+            await asyncio.sleep(0)
+
+    def _decode_slice(self) -> None:
+        backlog, batch, now = self._backlog, self._batch, time.monotonic()
+        slice_end = now + SLICE_S
+        while backlog and now < slice_end and not self._policy.is_full(batch):
+            tripped = self._decoder.decode(backlog[0], batch, now)
+            record = backlog.popleft()
             if tripped:
                 self._hold(record.topic)
-            sliced_bytes += self._decoder.cost(record)
-            if sliced_bytes >= SLICE_BYTES:
-                sliced_bytes = 0
-                await asyncio.sleep(0)
+                return
+            now = time.monotonic()
 
     async def _begin_flush(self, trigger: str) -> None:
         """Hands the open batch over as soon as the one before it is done."""

@@ -19,6 +19,7 @@ SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
     "shared_buffers": "256MB",
+    "wal_buffers": "64MB",  # with the default of 8 MB here, writers side by side wait for one another
     "max_wal_size": "4GB",  # with the default of 1 GB a benchmark measures checkpoints
     "timezone": "UTC",
     # These are the defaults, and stand here because what we promise and measure rests on them.
