@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +55,8 @@ def with_settings(function: Function) -> Function:
 
 def run_command_line(cli: click.Command, arguments: Sequence[str] | None = None) -> int:
     """Runs the command that the arguments name, and returns its exit status. Nothing is raised."""
+    # Its errors become a sentence of our own; `run` sets up its logs, and with them this, for itself.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         status = cli.main(list(arguments) if arguments is not None else None, "cohort-sync", standalone_mode=False)
         sys.stdout.flush()

@@ -106,6 +106,17 @@ def test_without_a_database_a_command_ends_with_1_and_says_so(command_line: Comm
     assert "hunter22" not in done.err
 
 
+@pytest.mark.parametrize("command", [["status"], ["dead-letters", "list"]])
+def test_without_kafka_a_command_says_so_and_its_client_says_nothing(
+    command_line: CommandLine, caplog: pytest.LogCaptureFixture, command: list[str]
+) -> None:
+    done = command_line.configured(*command)
+    assert (done.status, done.out) == (1, "")
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("cohort-sync: Kafka")
+    assert caplog.messages == []
+
+
 def test_show_masks_every_password(command_line: CommandLine) -> None:
     as_yaml, as_json = command_line.configured("config", "show"), command_line.configured("config", "show", "--json")
     assert (as_yaml.status, as_json.status) == (0, 0)
