@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from worker.config import ConfigError, load_settings
+from worker.setting_types import address_in
 from worker.settings import Settings
 
 SMALLEST = """\
@@ -183,6 +184,25 @@ def test_no_error_quotes_a_secret(file: File, password: str) -> None:
     kafka = f"kafka: {{sasl_password: {password}, sasl_pasword: {password}, security_protocol: SASL_SSL"
     text = SMALLEST.replace("kafka: {", kafka + ", ").replace("postgresql://cohort_sync@", "mysql://me:hunter22@")
     assert "hunter22" not in "\n".join(file.problems(text))
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("postgresql://me:hunter22@db:5432/x", "db:5432"),
+        ("postgresql://me@[::1]:5432,db2/x", "[::1]:5432,db2"),
+        ("postgresql://me:hunter@22@db/x?sslmode=disable", "db"),
+        ("postgresql://db:5432/x?user=me&password=hunter22", "db:5432"),
+        ("postgresql://me:1/hunter22@db/x", "its address"),
+        ("postgresql://me:1?hunter22@db/x", "its address"),
+        ("postgresql://db:5432/x?password=hunter@22", "its address"),
+        ("postgresql:///x?host=/run/pg&port=5433&password=hunter22", "/run/pg:5433"),
+        ("postgresql://%2Frun%2Fpg/x", "/run/pg"),
+        ("postgresql:///x", "its address"),
+    ],
+)
+def test_the_address_in_a_url_has_neither_user_nor_password(url: str, address: str) -> None:
+    assert address_in(url) == address
 
 
 def test_sasl_needs_a_name_and_a_password(file: File) -> None:
