@@ -38,6 +38,8 @@ def command(  # noqa: PLR0913 - click's options
       cohort-sync explain amplitude-7khm89cz u1
       cohort-sync explain amplitude-7khm89cz u1 --record --json | jq .record.value
     """  # noqa: D301 - click's mark for text that it must not wrap
+    if not context_key.strip():
+        raise click.BadParameter("a blank one is in no segment", param_hint="CONTEXT_KEY")
     asyncio.run(_explain(settings, segment, context_key, environment, with_record=with_record, as_json=as_json))
 
 

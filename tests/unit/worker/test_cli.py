@@ -149,6 +149,22 @@ def test_dead_letters_refuse_what_they_cannot_read(command_line: CommandLine, ar
     assert command_line.configured("dead-letters", *arguments).status == 2
 
 
+def test_for_an_unknown_reason_the_nearest_one_is_offered_or_all(command_line: CommandLine) -> None:
+    near = command_line.configured("dead-letters", "list", "--reason", "json-invald")
+    assert (near.status, near.out) == (2, "")
+    assert "'json-invald' is no reason (did you mean 'json_invalid'?)" in near.err
+    far = command_line.configured("dead-letters", "list", "--reason", "nope")
+    assert far.status == 2
+    assert "'nope' is no reason (known: value_empty, record_too_large, " in far.err
+
+
+@pytest.mark.parametrize("key", ["", "  "])
+def test_explain_refuses_a_context_key_that_nobody_can_have(command_line: CommandLine, key: str) -> None:
+    done = command_line.configured("explain", "amplitude-beta", key)
+    assert (done.status, done.out) == (2, "")
+    assert "CONTEXT_KEY: a blank one is in no segment" in done.err
+
+
 def test_parse_tells_what_each_member_would_do(command_line: CommandLine) -> None:
     record = A_WEBHOOK | {"users": [{"user_id": "u1"}, {"amplitude_id": 1}]}
     done = command_line.parse(record, options=["--environment", "production", "--json"])
