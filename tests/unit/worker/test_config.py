@@ -87,6 +87,13 @@ def test_for_an_unknown_name_the_nearest_one_is_offered(file: File, wrong: str, 
     assert f"did you mean '{nearest}'?" in file.problem(SMALLEST.replace(right, wrong, 1))
 
 
+def test_a_name_that_is_far_from_all_is_answered_with_all_of_them(file: File) -> None:
+    problem = file.problem(SMALLEST + "redis: {}\n")
+    assert "did you mean" not in problem
+    assert "known: kafka, postgres, " in problem
+    assert "did you mean" not in file.problem(environ={"COHORT_SYNC_DEBUG": "1"})
+
+
 def test_a_name_that_is_given_twice_is_refused_with_both_lines(file: File) -> None:
     problem = file.problem(SMALLEST + "kafka: {bootstrap_servers: other}\n")
     assert problem.startswith("5: kafka: ")
