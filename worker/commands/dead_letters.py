@@ -17,7 +17,17 @@ from consumers.errors import Reason
 from consumers.inspection import KafkaInspector, KafkaPublisher, Outgoing, kafka_inspector, kafka_publisher
 from consumers.record import ORIGINAL_PREFIX, Origin, Record
 from worker.commands.frame import CommandError, json_option, with_settings
-from worker.commands.output import print_json, print_line, print_long_table, print_table, progress, rfc3339, shown, tell
+from worker.commands.output import (
+    print_json,
+    print_line,
+    print_long_table,
+    print_table,
+    progress,
+    rfc3339,
+    shown,
+    shown_content,
+    tell,
+)
 from worker.config.problems import did_you_mean
 from worker.settings import Settings
 
@@ -138,7 +148,7 @@ def list_letters(  # noqa: PLR0913 - click's options
 def show(settings: Settings, *, position: str, as_json: bool) -> None:
     """Shows the dead letters of the record at POSITION: topic:partition:offset, as `list --each` gives it.
 
-    It shows the record's content, which is personal data.
+    It shows the record's content, which is personal data. On a terminal a long value is cut; --json gives all of it.
 
     \b
     Examples:
@@ -155,7 +165,8 @@ def show(settings: Settings, *, position: str, as_json: bool) -> None:
         if as_json:
             print_json(row)
         else:
-            for name, value in row.items():
+            contents = {"key": shown_content(letter.record.key), "value": shown_content(letter.record.value)}
+            for name, value in (row | contents).items():
                 print_line(f"{name:<10} {shown(value)}")
             print_line("")
 

@@ -11,7 +11,7 @@ from consumers.record import Record, TopicPartition
 from stores.model import Membership, Segment
 from stores.postgres.reading import postgres_reader
 from worker.commands.frame import json_option, with_settings
-from worker.commands.output import Row, print_json, print_line, rfc3339, shown
+from worker.commands.output import Row, print_json, print_line, rfc3339, shown, shown_content
 from worker.commands.segments import environment_option, the_segment
 from worker.settings import Settings
 
@@ -109,10 +109,10 @@ def _print_record(record: Record | None) -> None:
         print_line("  record       its topic no longer holds it")
         return
     print_line(f"  arrived      {rfc3339(record.timestamp_ms * 1000)}")
-    print_line(f"  key          {shown(_text(record.key))}")
+    print_line(f"  key          {shown_content(record.key)}")
     for name, value in record.headers:
         print_line(f"  header       {shown(name)}: {shown(_text(value))}")
-    print_line(f"  value        {shown(_text(record.value))}")
+    print_line(f"  value        {shown_content(record.value)}")
 
 
 def _text(raw: bytes | None) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +14,7 @@ import pytest
 
 from worker.commands import COMMANDS, cli
 from worker.commands.frame import run_command_line
-from worker.commands.output import rfc3339, shown
+from worker.commands.output import rfc3339, shown, shown_content
 
 A_WEBHOOK = {"cohort_id": "7khm89cz", "cohort_name": "Beta", "in_cohort": True, "computed_time": "1692206763"}
 
@@ -26,6 +28,11 @@ class Done(NamedTuple):
 
     def rows(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 class CommandLine:
@@ -209,3 +216,12 @@ def test_times_are_utc_with_microseconds_and_z() -> None:
 
 def test_control_characters_of_strangers_do_not_reach_a_terminal() -> None:
     assert shown("a\x1b[2Jb\n") == "a\\x1b[2Jb\\n"
+
+
+def test_a_large_value_is_cut_on_a_terminal_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = b"x" * 10_000_000
+    assert shown_content(large) == large.decode()
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert shown_content(large) == "x" * 4_096 + "... (cut: it has 10,000,000 bytes, and --json gives all)"
+    assert shown_content(large[:4_096]) == "x" * 4_096
+    assert shown_content(None) == "-"
