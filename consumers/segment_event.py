@@ -91,4 +91,4 @@ def context_key(event: Event, rule: str, max_bytes: int) -> str:
     pointers = " and ".join(pointer for pointer, _ in identifiers)
     if is_empty:
         raise InvalidValue(Reason.CONTEXT_KEY_BLANK, f"{pointers}: blank or missing")
-    raise InvalidValue(Reason.CONTEXT_KEY_MISSING, f"{pointers} is missing")
+    raise InvalidValue(Reason.CONTEXT_KEY_MISSING, f"{pointers} {'is' if len(identifiers) == 1 else 'are'} missing")

@@ -16,6 +16,14 @@ from tests.stores import MemoryStoreUnderTest, PostgresStoreUnderTest, StoreUnde
 from tests.worker_process import Bench
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_configuration_around() -> Iterator[None]:
+    """`make up` has one exported, which commands without `--config` would find."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("COHORT_SYNC_CONFIG", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     server = start_kafka(tmp_path_factory.mktemp("kafka"))

@@ -8,7 +8,9 @@ others the type, the SQLSTATE and the places in the code.
 from __future__ import annotations
 
 import logging
+import math
 import sys
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Literal, TextIO
@@ -35,6 +37,10 @@ UNSAFE_ENDINGS = ("context_key", "value", "payload", "password", "token", "dsn",
 _UNSAFE_SUFFIXES = tuple(f"_{ending}" for ending in UNSAFE_ENDINGS)
 REDACTED = "[redacted]"
 LONGEST_MESSAGE = 300
+REPEATED_AFTER_S = 10.0
+"""A line that a chatty library repeats is let through once in so long."""
+MOST_LINES_KNOWN = 500
+"""So many different lines are told apart; the one that was let through longest ago is forgotten first."""
 
 Format = Literal["auto", "json", "console"]
 
@@ -44,6 +50,7 @@ def setup_logging(
     format: Format = "auto",  # noqa: A002 - as the setting is called
     level: str = "info",
     stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Sends the logs of this process, its libraries' too, to the stream: standard error where none is given."""
     stream = stream or sys.stderr
@@ -63,6 +70,7 @@ def setup_logging(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    handler.addFilter(_QuietClient(root.level, clock))
     logging.captureWarnings(capture=True)
     for name, least in LOUDEST_OF_LIBRARIES.items():
         logging.getLogger(name).setLevel(max(least, root.level))
@@ -75,6 +83,40 @@ def setup_logging(
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+
+
+class _QuietClient(logging.Filter):
+    """Keeps aiokafka's lines few, and below an error: what matters of them our own code logs.
+
+    While Kafka is down it says the same dozens of times a second. What it logs with a traceback stays an error.
+    """
+
+    def __init__(self, least: int, clock: Callable[[], float]) -> None:
+        super().__init__("aiokafka")
+        self._least = least
+        self._clock = clock
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not super().filter(record):
+            return True
+        if record.levelno == logging.ERROR and not record.exc_info:
+            record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+        return record.levelno >= self._least and self._is_due(record)
+
+    def _is_due(self, record: logging.LogRecord) -> bool:
+        line = record.name, str(record.msg)[:LONGEST_MESSAGE]
+        now = self._clock()
+        said_at, suppressed = self._said.get(line, (-math.inf, 0))
+        if now - said_at < REPEATED_AFTER_S:
+            self._said[line] = said_at, suppressed + 1
+            return False
+        self._said.pop(line, None)
+        self._said[line] = now, 0
+        if len(self._said) > MOST_LINES_KNOWN:
+            del self._said[next(iter(self._said))]
+        record.suppressed = suppressed
+        return True
 
 
 def _timestamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -123,6 +165,8 @@ def _only_a_message(_logger: WrappedLogger, _method: str, event: EventDict) -> E
         lines = str(event.get("event", "")).splitlines() or [""]
         event["message"] = lines[0][:LONGEST_MESSAGE]
         event["event"] = "library_message_logged"
+        if suppressed := getattr(event["_record"], "suppressed", 0):
+            event["suppressed"] = suppressed
     return event
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr, ValidationInfo
 
@@ -31,6 +31,17 @@ def masked_url(url: str) -> str:
     """The URL without its password, wherever it stands: what may be shown to people."""
     url = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
     return re.sub(r"(password=)[^&]*", r"\1***", url)
+
+
+def address_in(url: str) -> str:
+    """Hosts and ports of a database's URL: what may be shown of it to anybody."""
+    parts = urlsplit(url)
+    asked = dict(parse_qsl(parts.query))
+    host = unquote(parts.netloc.rpartition("@")[2]) or asked.get("host", "")
+    # A password with a bare slash or question mark ends the host part too early: then nothing is sure to be the host.
+    if not host or "@" in parts.path + parts.query + parts.fragment:
+        return "its address"
+    return f"{host}:{asked['port']}" if "port" in asked and ":" not in host else host
 
 
 def with_parameters(url: str, parameters: Mapping[str, str]) -> str:

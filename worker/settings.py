@@ -25,6 +25,7 @@ from worker.setting_types import (
     SecretFromFile,
     TopicName,
     Url,
+    address_in,
     manifests_in,
     with_parameters,
 )
@@ -99,6 +100,10 @@ class PostgresSettings(Section):
         names = ("sslmode", "sslrootcert", "sslcert", "sslkey")
         said = {name: value for name in names if (value := getattr(self, name))}
         return with_parameters(dsn.get_secret_value() if dsn else "", said)
+
+    def address(self) -> str:
+        """Host and port in the DSN, and nothing else of it."""
+        return address_in(self.url())
 
 
 class DeadLetterSettings(Section):

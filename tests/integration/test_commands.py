@@ -164,6 +164,15 @@ async def test_what_is_published_is_stored_and_told_by_status(bench: Bench, tmp_
     assert await bench.included() == 50
 
 
+async def test_publish_tells_how_many_empty_lines_it_skipped(bench: Bench, tmp_path: Path) -> None:
+    lines = tmp_path / "records.jsonl"
+    lines.write_text(json.dumps(webhook("c1", "u1")) + "\n\n\r\n")
+
+    assert await bench.rows("publish", "--feed", "webhook", str(lines)) == [
+        {"topic": bench.webhook_topic, "acknowledged": 1, "skipped": 2}
+    ]
+
+
 async def test_config_check_names_what_is_missing(bench: Bench) -> None:
     assert (await bench.run("config", "check")).returncode == 0
     bench.settings["kafka"]["dead_letter_topic"] = "nowhere"

@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 from consumers.errors import SENTENCES
+from consumers.formats import HEADER, known_integrations
 from worker.metrics import Metrics
+from worker.settings import LimitSettings
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
@@ -22,6 +24,14 @@ def test_every_test_that_a_promise_names_exists() -> None:
 
 def test_every_reason_has_its_row_with_its_sentence() -> None:
     assert [reason for reason, sentence in SENTENCES.items() if f"| `{reason}` | {sentence} |" not in README] == []
+
+
+def test_every_limit_is_named() -> None:
+    assert [name for name in LimitSettings.model_fields if f".{name}`" not in README] == []
+
+
+def test_every_format_has_its_row() -> None:
+    assert [name for name in (HEADER, *known_integrations()) if f"\n| `{name}` | " not in README] == []
 
 
 def test_every_metric_that_is_named_exists() -> None:

@@ -7,10 +7,11 @@ prints. A command's file is imported only when it runs or is listed, so that non
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 
 import click
+
+from worker.config.problems import did_you_mean
 
 COMMANDS = {
     "run": "run",
@@ -47,9 +48,7 @@ class LazyGroup(click.Group):
         """As click does it, but an unknown name is answered with the nearest one."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else f": known are {', '.join(COMMANDS)}"
-            raise click.UsageError(f"there is no command {name!r}{hint}", ctx)
+            raise click.UsageError(f"there is no command {name!r}{did_you_mean(name, list(COMMANDS))}", ctx)
         return super().resolve_command(ctx, args)
 
 

@@ -14,7 +14,7 @@ from consumers.feeds import Feed
 from consumers.inspection import kafka_inspector
 from stores.errors import StoreError
 from stores.postgres.migrating import missing_migrations
-from worker.commands.frame import FAILED, OK, json_option, with_settings
+from worker.commands.frame import FAILED, OK, json_option, with_address, with_settings
 from worker.commands.output import print_json, print_line, print_table
 from worker.settings import Settings
 
@@ -92,7 +92,7 @@ async def _postgres(settings: Settings) -> list[Finding]:
     try:
         missing = await missing_migrations(settings.postgres.url())
     except StoreError as exc:
-        return [Finding("PostgreSQL", str(exc))]
+        return [Finding("PostgreSQL", with_address(exc, settings))]
     why = f"lacks {', '.join(missing)}: run `cohort-sync migrate`" if missing else None
     return [Finding("PostgreSQL"), Finding("schema", why)]
 
@@ -102,7 +102,7 @@ async def _kafka(settings: Settings) -> list[Finding]:
         async with kafka_inspector(settings.kafka.connection()) as kafka:
             topics = await kafka.topics()
     except KafkaUnavailableError as exc:
-        return [Finding("Kafka", f"{exc} (kafka.bootstrap_servers is {settings.kafka.bootstrap_servers})")]
+        return [Finding("Kafka", with_address(exc, settings))]
     dead_letters = settings.kafka.dead_letter_topic
     return [
         Finding("Kafka"),

@@ -17,7 +17,18 @@ from consumers.errors import Reason
 from consumers.inspection import KafkaInspector, KafkaPublisher, Outgoing, kafka_inspector, kafka_publisher
 from consumers.record import ORIGINAL_PREFIX, Origin, Record
 from worker.commands.frame import CommandError, json_option, with_settings
-from worker.commands.output import print_json, print_line, print_long_table, print_table, progress, rfc3339, shown, tell
+from worker.commands.output import (
+    print_json,
+    print_line,
+    print_long_table,
+    print_table,
+    progress,
+    rfc3339,
+    shown,
+    shown_content,
+    tell,
+)
+from worker.config.problems import did_you_mean
 from worker.settings import Settings
 
 _AGO = re.compile(r"([0-9]{1,9})([smhd])")
@@ -79,17 +90,18 @@ class _Since(click.ParamType[datetime]):
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def _checked_reason(_context: click.Context, _option: click.Parameter, reason: str | None) -> str | None:
+    if reason is not None and reason not in list(Reason):
+        raise click.BadParameter(f"{reason!r} is no reason{did_you_mean(reason, list(Reason))}")
+    return reason
+
+
 def _choosing(function: click.decorators.FC) -> click.decorators.FC:
     """The options that narrow down which dead letters are meant."""
     for option in (
         click.option("--since", type=_Since(), help="Rejected since then: 2026-01-31T08:00:00Z, or an age: 2h, 3d."),
         click.option("--topic", metavar="T", help="Only of records that came from this topic."),
-        click.option(
-            "--reason",
-            type=click.Choice([str(reason) for reason in Reason]),
-            metavar="R",
-            help="Only with this reason.",
-        ),
+        click.option("--reason", metavar="R", callback=_checked_reason, help="Only with this reason."),
     ):
         function = option(function)
     return function
@@ -136,7 +148,7 @@ def list_letters(  # noqa: PLR0913 - click's options
 def show(settings: Settings, *, position: str, as_json: bool) -> None:
     """Shows the dead letters of the record at POSITION: topic:partition:offset, as `list --each` gives it.
 
-    It shows the record's content, which is personal data.
+    It shows the record's content, which is personal data. On a terminal a long value is cut; --json gives all of it.
 
     \b
     Examples:
@@ -153,7 +165,8 @@ def show(settings: Settings, *, position: str, as_json: bool) -> None:
         if as_json:
             print_json(row)
         else:
-            for name, value in row.items():
+            contents = {"key": shown_content(letter.record.key), "value": shown_content(letter.record.value)}
+            for name, value in (row | contents).items():
                 print_line(f"{name:<10} {shown(value)}")
             print_line("")
 

@@ -11,7 +11,7 @@ from consumers.record import Record, TopicPartition
 from stores.model import Membership, Segment
 from stores.postgres.reading import postgres_reader
 from worker.commands.frame import json_option, with_settings
-from worker.commands.output import Row, print_json, print_line, rfc3339, shown
+from worker.commands.output import Row, print_json, print_line, rfc3339, shown, shown_content
 from worker.commands.segments import environment_option, the_segment
 from worker.settings import Settings
 
@@ -38,6 +38,8 @@ def command(  # noqa: PLR0913 - click's options
       cohort-sync explain amplitude-7khm89cz u1
       cohort-sync explain amplitude-7khm89cz u1 --record --json | jq .record.value
     """  # noqa: D301 - click's mark for text that it must not wrap
+    if not context_key.strip():
+        raise click.BadParameter("a blank one is in no segment", param_hint="CONTEXT_KEY")
     asyncio.run(_explain(settings, segment, context_key, environment, with_record=with_record, as_json=as_json))
 
 
@@ -107,10 +109,10 @@ def _print_record(record: Record | None) -> None:
         print_line("  record       its topic no longer holds it")
         return
     print_line(f"  arrived      {rfc3339(record.timestamp_ms * 1000)}")
-    print_line(f"  key          {shown(_text(record.key))}")
+    print_line(f"  key          {shown_content(record.key)}")
     for name, value in record.headers:
         print_line(f"  header       {shown(name)}: {shown(_text(value))}")
-    print_line(f"  value        {shown(_text(record.value))}")
+    print_line(f"  value        {shown_content(record.value)}")
 
 
 def _text(raw: bytes | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +14,12 @@ import click
 
 from consumers.errors import KafkaUnavailableError
 from consumers.manifest import ManifestError
-from stores.errors import StoreError
+from stores.errors import StoreError, StoreUnavailableError
 from stores.model import PositionOverflowError
 from worker.config import ConfigError, load_settings
 from worker.dead_letter_guard import TopicHeldError
 from worker.safe_errors import safe_traceback
+from worker.settings import Settings
 
 OK, FAILED, WRONG_USAGE, REJECTED = 0, 1, 2, 3
 """The exit status of every command; `REJECTED` is for one that is done where the data was partly bad."""
@@ -47,13 +49,29 @@ def with_settings(function: Function) -> Function:
 
     @functools.wraps(function)
     def call(*args: Any, config_file: Path | None, **kwargs: Any) -> Any:
-        return function(*args, settings=load_settings(config_file, os.environ), **kwargs)
+        settings = load_settings(config_file, os.environ)
+        try:
+            return function(*args, settings=settings, **kwargs)
+        except (StoreUnavailableError, KafkaUnavailableError) as exc:
+            raise CommandError(with_address(exc, settings)) from exc
 
     return cast("Function", config_option(call))
 
 
+def with_address(exc: StoreError | KafkaUnavailableError, settings: Settings) -> str:
+    """What the error says; of a server that is not available, its address and the setting that has it too."""
+    if isinstance(exc, KafkaUnavailableError):
+        return f"Kafka at {settings.kafka.bootstrap_servers} (kafka.bootstrap_servers) is not available: {exc.cause}"
+    if isinstance(exc, StoreUnavailableError):
+        name = "postgres.dsn" if settings.postgres.dsn else "postgres.dsn_file"
+        return f"PostgreSQL at {settings.postgres.address()} ({name}) is not available: {exc.cause}"
+    return str(exc)
+
+
 def run_command_line(cli: click.Command, arguments: Sequence[str] | None = None) -> int:
     """Runs the command that the arguments name, and returns its exit status. Nothing is raised."""
+    # Its errors become a sentence of our own; `run` sets up its logs, and with them this, for itself.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         status = cli.main(list(arguments) if arguments is not None else None, "cohort-sync", standalone_mode=False)
         sys.stdout.flush()

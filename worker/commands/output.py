@@ -20,6 +20,8 @@ from rich.text import Text
 
 Row = Mapping[str, object]
 
+MOST_ON_TERMINAL_BYTES = 4_096
+"""Of one value of a record."""
 _WIDTH_WITHOUT_TERMINAL = 400
 _LOOK_AHEAD_ROWS = 200
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -92,6 +94,16 @@ def shown(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(value))
+
+
+def shown_content(raw: bytes | None) -> str:
+    """What a record holds, as people read it: on a terminal only its beginning, as records may be large."""
+    if raw is None:
+        return shown(None)
+    if len(raw) <= MOST_ON_TERMINAL_BYTES or not sys.stdout.isatty():
+        return shown(raw.decode("utf-8", "replace"))
+    beginning = shown(raw[:MOST_ON_TERMINAL_BYTES].decode("utf-8", "replace"))
+    return f"{beginning}... (cut: it has {len(raw):,} bytes, and --json gives all)"
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
 import sys
@@ -21,7 +20,8 @@ from worker.commands.json_records import json_records
 from worker.commands.output import progress
 from worker.commands.parse_outcome import JsonLines, Outcome, Reader, parse_lines
 from worker.commands.parse_summary import Summary
-from worker.config import load_settings
+from worker.config import CONFIG_VARIABLE, DEFAULT_PATH, load_settings
+from worker.config.problems import did_you_mean
 
 TOPIC = "parse"
 
@@ -83,7 +83,7 @@ def command(  # noqa: PLR0913 - the options of a feed, one by one
     """Shows what the payloads in FILE would do: who joins or leaves which segment, what is rejected, and why.
 
     FILE has one JSON record a line, or is a single document; - is standard input. Neither Kafka nor a database is
-    needed, and no configuration: with --config its limits, environments and manifests hold too.
+    needed, and no configuration; where there is one, its limits, environments and manifests hold.
 
     \b
     Examples:
@@ -114,8 +114,8 @@ def command(  # noqa: PLR0913 - the options of a feed, one by one
 
 
 def _rules(config_file: Path | None) -> Rules:
-    """A configuration counts only where it is asked for: one that lies about must not change what is shown."""
-    if config_file is None:
+    """Those of the configuration that every command would find. Only here there need not be one."""
+    if config_file is None and not os.environ.get(CONFIG_VARIABLE) and not DEFAULT_PATH.exists():
         return Rules()
     settings = load_settings(config_file, os.environ)
     return Rules(
@@ -141,9 +141,8 @@ def _formats(integration: str, manifest_file: Path | None, rules: Rules) -> Form
         return _OneFormat(manifest.load(manifest_file, integration=integration))
     formats = Formats(rules.manifests)
     if formats.find(integration) is None:
-        near = difflib.get_close_matches(integration.casefold(), formats.names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(formats.names())}"
-        raise click.BadParameter(f"{integration!r} is no integration: {hint}", param_hint="--integration")
+        hint = did_you_mean(integration, formats.names())
+        raise click.BadParameter(f"{integration!r} is no integration{hint}", param_hint="--integration")
     return formats
 
 
@@ -158,9 +157,8 @@ def _checked_kind(name: str) -> str:
 
 def _checked_rule(rule: str, integration: str) -> str:
     if rule not in list(ContextKeyRule) and integration.casefold() != "mparticle":
-        near = difflib.get_close_matches(rule, list(ContextKeyRule), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(ContextKeyRule)}"
-        raise click.BadParameter(f"{rule!r} is no rule: {hint}", param_hint="--context-key")
+        hint = did_you_mean(rule, list(ContextKeyRule))
+        raise click.BadParameter(f"{rule!r} is no rule{hint}", param_hint="--context-key")
     return rule
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
@@ -49,33 +50,43 @@ def command(  # noqa: PLR0913 - click's options
       cohort-sync publish --feed amplitude cohorts.jsonl
       jq -c . payload.json | cohort-sync publish --feed any --header integration=hightouch -
 
-    It ends when Kafka has acknowledged all of them, and tells how many. With --json: {"topic", "acknowledged"}.
+    It ends when Kafka has acknowledged all of them, and tells how many, and how many lines were skipped as they are
+    empty. With --json: {"topic", "acknowledged", "skipped"}.
     """  # noqa: D301 - click's mark for text that it must not wrap
     feed = _feed(settings, feed_name)
     topic = _topic(feed, topic)
     headers = tuple(_header(text) for text in header_texts)
-    count = asyncio.run(_publish(settings, _records(settings, feed, topic, headers, file), topic, _size(file)))
+    counts = asyncio.run(_publish(settings, _records(settings, feed, topic, headers, file), topic, _size(file)))
     if as_json:
-        print_json({"topic": topic, "acknowledged": count})
+        print_json({"topic": topic} | {name: counts[name] for name in ("acknowledged", "skipped")})
     else:
-        print_line(f"{count:,} records were acknowledged by {topic}")
+        skipped = f"; empty lines skipped: {counts['skipped']:,}" if counts["skipped"] else ""
+        print_line(f"{counts['acknowledged']:,} records were acknowledged by {topic}{skipped}")
 
 
-async def _publish(settings: Settings, records: Iterator[Outgoing], topic: str, total_bytes: int | None) -> int:
-    connection, count = settings.kafka.connection(), 0
+async def _publish(
+    settings: Settings, records: Iterator[Outgoing | None], topic: str, total_bytes: int | None
+) -> Counter[str]:
+    connection, counts = settings.kafka.connection(), Counter[str]()
     async with kafka_inspector(connection) as kafka:
         if await kafka.missing_topics([topic]):
             raise CommandError(f"the topic {topic} does not exist: make it, as `cohort-sync config check` says")
     with progress("publishing", total_bytes) as advance:
         async with kafka_publisher(connection) as publisher:
             for record in records:
+                if record is None:
+                    counts["skipped"] += 1
+                    continue
                 await publisher.publish(record)
                 advance(len(record.value or b"") + 1)
-                count += 1
-    return count
+                counts["acknowledged"] += 1
+    return counts
 
 
-def _records(settings: Settings, feed: Feed, topic: str, headers: Headers, lines: BinaryIO) -> Iterator[Outgoing]:
+def _records(
+    settings: Settings, feed: Feed, topic: str, headers: Headers, lines: BinaryIO
+) -> Iterator[Outgoing | None]:
+    """A record for each line, and None for an empty one."""
     normalizer = Normalizer(
         environments=Environments(settings.environment_list()),
         limits=settings.record_limits(),
@@ -83,8 +94,10 @@ def _records(settings: Settings, feed: Feed, topic: str, headers: Headers, lines
     )
     for line in lines:
         value = line.rstrip(b"\r\n")
-        if value:
-            yield Outgoing(topic, _key(normalizer, Record(topic, 0, 0, 0, None, value, headers), feed), value, headers)
+        if not value:
+            yield None
+            continue
+        yield Outgoing(topic, _key(normalizer, Record(topic, 0, 0, 0, None, value, headers), feed), value, headers)
 
 
 def _key(normalizer: Normalizer, record: Record, feed: Feed) -> bytes | None:

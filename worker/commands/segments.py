@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 
 import click
 
@@ -11,6 +10,7 @@ from stores.model import Segment
 from stores.postgres.reading import PostgresReader, postgres_reader
 from worker.commands.frame import CommandError, json_option, with_settings
 from worker.commands.output import Row, print_json, print_table, rfc3339, tell
+from worker.config.problems import nearest
 from worker.settings import Settings
 
 environment_option = click.option(
@@ -83,8 +83,9 @@ async def the_segment(reader: PostgresReader, key: str, environment: str | None)
     if found:
         return found[0]
     known = [segment.key for segment in await reader.segments(environment)]
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else "; `cohort-sync segments` shows all"
+    # The keys of one integration begin alike, so they are like each other without being near.
+    near = nearest(key, known, likeness=0.9)
+    hint = f" (did you mean {near!r}?)" if near else "; `cohort-sync segments` shows all"
     raise CommandError(f"there is no segment {key!r}{f' in {environment!r}' if environment else ''}{hint}")
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 
 import yaml
 
 from worker.config.document import Document
-from worker.config.problems import Location, Problem, variable_place
+from worker.config.problems import Location, Problem, nearest, variable_place
 from worker.config.shape import INDEX, all_paths, at, is_text
 
 PREFIX = "COHORT_SYNC_"
@@ -72,10 +71,11 @@ def _override(document: Document, name: str, location: Location, text: str) -> P
 def _did_you_mean(name: str) -> str:
     """The nearest known variable, with the numbers that were given."""
     numbers = re.findall(r"(?<=__)\d+(?=__|$)", name)
-    known = [variable_name(path) for path in all_paths()]
-    near = get_close_matches(re.sub(r"(?<=__)\d+(?=__|$)", INDEX, name), known, n=1)
-    if not near:
+    # The prefix that all share would make any name look like any other.
+    known = [variable_name(path).removeprefix(PREFIX) for path in all_paths()]
+    near = nearest(re.sub(r"(?<=__)\d+(?=__|$)", INDEX, name.removeprefix(PREFIX)), known)
+    if near is None:
         return ": see `cohort-sync config --help` for how settings are named"
-    for number in (*numbers, *"0" * near[0].count(INDEX)):
-        near[0] = near[0].replace(INDEX, number, 1)
-    return f" (did you mean '{near[0]}'?)"
+    for number in (*numbers, *"0" * near.count(INDEX)):
+        near = near.replace(INDEX, number, 1)
+    return f" (did you mean '{PREFIX}{near}'?)"

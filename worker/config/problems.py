@@ -47,12 +47,17 @@ def path_text(location: Location) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location).removeprefix(".")
 
 
+def nearest(name: str, known: Iterable[str], *, likeness: float = 0.7) -> str | None:
+    """The known name that is most like this one, if any is so like it that it was probably meant."""
+    by_plain_name = {_plain(candidate): candidate for candidate in known}
+    near = get_close_matches(_plain(name), by_plain_name, n=1, cutoff=likeness)
+    return by_plain_name[near[0]] if near else None
+
+
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """The nearest known name as a question, or all of them where none is near."""
-    by_plain_name = {_plain(candidate): candidate for candidate in known}
-    near = get_close_matches(_plain(name), by_plain_name, n=1)
-    if near:
-        return f" (did you mean '{by_plain_name[near[0]]}'?)"
+    if near := nearest(name, known):
+        return f" (did you mean '{near}'?)"
     return f" (known: {', '.join(known)})" if known else ""
 
 
@@ -81,10 +86,10 @@ def _no_section(details: Any) -> str:
 
 
 def _not_one_of(details: Any) -> str:
-    allowed = {_plain(choice): choice for choice in re.findall(r"'([^']*)'", details["ctx"]["expected"])}
-    near = get_close_matches(_plain(str(details["input"])), allowed, n=1)
-    hint = f" (did you mean '{allowed[near[0]]}'?)" if near else ""
-    return f"is not one of {', '.join(allowed.values())}{hint}"
+    allowed = re.findall(r"'([^']*)'", details["ctx"]["expected"])
+    near = nearest(str(details["input"]), allowed)
+    hint = f" (did you mean '{near}'?)" if near else ""
+    return f"is not one of {', '.join(allowed)}{hint}"
 
 
 def _no_text(details: Any) -> str:

@@ -227,6 +227,17 @@ def test_a_batch_is_read_event_by_event() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rule", "detail"),
+    [
+        (ContextKeyRule.USER_ID, "/batch/0/userId is missing"),
+        (ContextKeyRule.USER_ID_OR_EMAIL, "/batch/0/userId and /traits/email are missing"),
+    ],
+)
+def test_every_identifier_that_was_looked_for_is_named(rule: str, detail: str) -> None:
+    assert rejects({"batch": [identify(userId=None)]}, format="segment", context_key=rule) == {0: detail}
+
+
+@pytest.mark.parametrize(
     ("events", "expected"),
     [
         ([], "ignored: no_members"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +14,7 @@ import pytest
 
 from worker.commands import COMMANDS, cli
 from worker.commands.frame import run_command_line
-from worker.commands.output import rfc3339, shown
+from worker.commands.output import rfc3339, shown, shown_content
 
 A_WEBHOOK = {"cohort_id": "7khm89cz", "cohort_name": "Beta", "in_cohort": True, "computed_time": "1692206763"}
 
@@ -26,6 +28,11 @@ class Done(NamedTuple):
 
     def rows(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 class CommandLine:
@@ -102,8 +109,27 @@ def test_a_wrong_configuration_ends_with_2_and_no_traceback(command_line: Comman
 def test_without_a_database_a_command_ends_with_1_and_says_so(command_line: CommandLine, command: list[str]) -> None:
     done = command_line.configured(*command)
     assert (done.status, done.out) == (1, "")
-    assert done.err.startswith("cohort-sync: PostgreSQL is not available")
-    assert "hunter22" not in done.err
+    address = f"PostgreSQL at 127.0.0.1:{command_line.closed_port} (postgres.dsn) is not available: "
+    assert done.err == f"cohort-sync: {address}ConnectionRefusedError\n"
+
+
+def test_config_check_names_the_addresses_that_do_not_answer(command_line: CommandLine) -> None:
+    whys = [str(row["why"]) for row in command_line.configured("config", "check", "--json").rows() if not row["ok"]]
+    assert [why.partition(" is not")[0] for why in whys] == [
+        f"PostgreSQL at 127.0.0.1:{command_line.closed_port} (postgres.dsn)",
+        f"Kafka at 127.0.0.1:{command_line.closed_port} (kafka.bootstrap_servers)",
+    ]
+
+
+@pytest.mark.parametrize("command", [["status"], ["dead-letters", "list"]])
+def test_without_kafka_a_command_says_so_and_its_client_says_nothing(
+    command_line: CommandLine, caplog: pytest.LogCaptureFixture, command: list[str]
+) -> None:
+    done = command_line.configured(*command)
+    assert (done.status, done.out) == (1, "")
+    address = f"Kafka at 127.0.0.1:{command_line.closed_port} (kafka.bootstrap_servers) is not available: "
+    assert done.err == f"cohort-sync: {address}KafkaConnectionError\n"
+    assert caplog.messages == []
 
 
 def test_show_masks_every_password(command_line: CommandLine) -> None:
@@ -128,6 +154,22 @@ def test_publish_to_an_unknown_feed_offers_the_nearest_one(command_line: Command
 @pytest.mark.parametrize("arguments", [["replay", "--since", "soon"], ["replay", "--reason", "bad"], ["show", "x:1"]])
 def test_dead_letters_refuse_what_they_cannot_read(command_line: CommandLine, arguments: list[str]) -> None:
     assert command_line.configured("dead-letters", *arguments).status == 2
+
+
+def test_for_an_unknown_reason_the_nearest_one_is_offered_or_all(command_line: CommandLine) -> None:
+    near = command_line.configured("dead-letters", "list", "--reason", "json-invald")
+    assert (near.status, near.out) == (2, "")
+    assert "'json-invald' is no reason (did you mean 'json_invalid'?)" in near.err
+    far = command_line.configured("dead-letters", "list", "--reason", "nope")
+    assert far.status == 2
+    assert "'nope' is no reason (known: value_empty, record_too_large, " in far.err
+
+
+@pytest.mark.parametrize("key", ["", "  "])
+def test_explain_refuses_a_context_key_that_nobody_can_have(command_line: CommandLine, key: str) -> None:
+    done = command_line.configured("explain", "amplitude-beta", key)
+    assert (done.status, done.out) == (2, "")
+    assert "CONTEXT_KEY: a blank one is in no segment" in done.err
 
 
 def test_parse_tells_what_each_member_would_do(command_line: CommandLine) -> None:
@@ -174,3 +216,12 @@ def test_times_are_utc_with_microseconds_and_z() -> None:
 
 def test_control_characters_of_strangers_do_not_reach_a_terminal() -> None:
     assert shown("a\x1b[2Jb\n") == "a\\x1b[2Jb\\n"
+
+
+def test_a_large_value_is_cut_on_a_terminal_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = b"x" * 10_000_000
+    assert shown_content(large) == large.decode()
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert shown_content(large) == "x" * 4_096 + "... (cut: it has 10,000,000 bytes, and --json gives all)"
+    assert shown_content(large[:4_096]) == "x" * 4_096
+    assert shown_content(None) == "-"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from worker.config import ConfigError, load_settings
+from worker.setting_types import address_in
 from worker.settings import Settings
 
 SMALLEST = """\
@@ -84,6 +85,13 @@ def test_every_problem_is_told_at_once_with_its_line(file: File) -> None:
 )
 def test_for_an_unknown_name_the_nearest_one_is_offered(file: File, wrong: str, right: str, nearest: str) -> None:
     assert f"did you mean '{nearest}'?" in file.problem(SMALLEST.replace(right, wrong, 1))
+
+
+def test_a_name_that_is_far_from_all_is_answered_with_all_of_them(file: File) -> None:
+    problem = file.problem(SMALLEST + "redis: {}\n")
+    assert "did you mean" not in problem
+    assert "known: kafka, postgres, " in problem
+    assert "did you mean" not in file.problem(environ={"COHORT_SYNC_DEBUG": "1"})
 
 
 def test_a_name_that_is_given_twice_is_refused_with_both_lines(file: File) -> None:
@@ -183,6 +191,25 @@ def test_no_error_quotes_a_secret(file: File, password: str) -> None:
     kafka = f"kafka: {{sasl_password: {password}, sasl_pasword: {password}, security_protocol: SASL_SSL"
     text = SMALLEST.replace("kafka: {", kafka + ", ").replace("postgresql://cohort_sync@", "mysql://me:hunter22@")
     assert "hunter22" not in "\n".join(file.problems(text))
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("postgresql://me:hunter22@db:5432/x", "db:5432"),
+        ("postgresql://me@[::1]:5432,db2/x", "[::1]:5432,db2"),
+        ("postgresql://me:hunter@22@db/x?sslmode=disable", "db"),
+        ("postgresql://db:5432/x?user=me&password=hunter22", "db:5432"),
+        ("postgresql://me:1/hunter22@db/x", "its address"),
+        ("postgresql://me:1?hunter22@db/x", "its address"),
+        ("postgresql://db:5432/x?password=hunter@22", "its address"),
+        ("postgresql:///x?host=/run/pg&port=5433&password=hunter22", "/run/pg:5433"),
+        ("postgresql://%2Frun%2Fpg/x", "/run/pg"),
+        ("postgresql:///x", "its address"),
+    ],
+)
+def test_the_address_in_a_url_has_neither_user_nor_password(url: str, address: str) -> None:
+    assert address_in(url) == address
 
 
 def test_sasl_needs_a_name_and_a_password(file: File) -> None:

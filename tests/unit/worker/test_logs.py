@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from stores.errors import StoreUnavailableError
-from worker.logs import Format, setup_logging
+from worker.logs import MOST_LINES_KNOWN, Format, setup_logging
 from worker.safe_errors import describe_error, safe_traceback
 
 SOMEBODY = "bob@example.com"
@@ -25,11 +25,12 @@ class Log:
 
     def __init__(self) -> None:
         self.stream = io.StringIO()
+        self.now = 0.0
         self.set_up()
         self.ours = structlog.get_logger("worker.somewhere")
 
     def set_up(self, form: Format = "json", level: str = "info") -> None:
-        setup_logging(format=form, level=level, stream=self.stream)
+        setup_logging(format=form, level=level, stream=self.stream, clock=lambda: self.now)
 
     @property
     def text(self) -> str:
@@ -208,3 +209,40 @@ def test_the_small_talk_of_libraries_is_not_logged(log: Log) -> None:
     logging.getLogger("aiokafka.consumer.group_coordinator").info("Joined group")
     logging.getLogger("uvicorn.access").info("GET /healthz")
     assert log.text == ""
+
+
+def test_a_line_that_the_kafka_client_repeats_is_logged_once_in_ten_seconds_with_a_count(log: Log) -> None:
+    client = logging.getLogger("aiokafka.client")
+    for tenth in range(201):
+        log.now = tenth / 10
+        client.warning("Unable connect to node with id %s", tenth)
+    assert [line.get("suppressed") for line in log.lines] == [None, 99, 99]
+    assert log.lines[1]["message"] == "Unable connect to node with id 100"
+
+
+def test_other_lines_of_the_kafka_client_and_those_of_others_are_not_held_back(log: Log) -> None:
+    for name in ("aiokafka.client", "aiokafka.conn", "httpx", "httpx"):
+        logging.getLogger(name).warning("cut off")
+    logging.getLogger("aiokafka.client").warning("came back")
+    log.ours.warning("store_unavailable")
+    log.ours.warning("store_unavailable")
+    assert len(log.lines) == 7
+
+
+def test_lines_that_are_told_apart_take_bounded_memory(log: Log) -> None:
+    for number in range(MOST_LINES_KNOWN + 1):
+        logging.getLogger("aiokafka").warning(f"line {number}")  # noqa: G004 - as a template that is never the same
+    logging.getLogger("aiokafka").warning("line 1")
+    logging.getLogger("aiokafka").warning("line 0")
+    assert [line["message"] for line in log.lines[-2:]] == [f"line {MOST_LINES_KNOWN}", "line 0"]
+
+
+def test_what_the_kafka_client_calls_an_error_is_a_warning_unless_it_has_a_traceback(log: Log) -> None:
+    client = logging.getLogger("aiokafka.consumer.group_coordinator")
+    client.error("Group Coordinator Request failed: %s", "GroupCoordinatorNotAvailableError")
+    client.error("Unexpected error in coordinator routine", exc_info=ValueError(SOMEBODY))
+    assert [line["level"] for line in log.lines] == ["warning", "error"]
+
+    log.set_up(level="error")
+    client.error("Group Coordinator Request failed: %s", "GroupCoordinatorNotAvailableError")
+    assert len(log.lines) == 2

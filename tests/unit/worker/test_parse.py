@@ -188,12 +188,18 @@ def test_a_bad_manifest_is_told_with_its_file(parse: Parse) -> None:
     assert str(manifest) in done.err
 
 
-def test_a_configuration_counts_only_where_it_is_asked_for(parse: Parse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_configuration_is_the_one_that_every_command_finds_but_there_need_be_none(
+    parse: Parse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (parse.folder / "cohort-sync.yaml").write_text("nonsense: true\n")
-    monkeypatch.chdir(parse.folder)
-    monkeypatch.setenv("COHORT_SYNC_CONFIG", str(parse.folder / "cohort-sync.yaml"))
     assert parse(A_USER).status == 0
-    assert parse(A_USER, "--config", "cohort-sync.yaml").status == 2
+    monkeypatch.setenv("COHORT_SYNC_CONFIG", str(parse.folder / "cohort-sync.yaml"))
+    assert "nonsense" in parse(A_USER).err
+    monkeypatch.setenv("COHORT_SYNC_CONFIG", str(parse.folder / "none.yaml"))
+    assert "there is no such file" in parse(A_USER).err
+    monkeypatch.delenv("COHORT_SYNC_CONFIG")
+    monkeypatch.chdir(parse.folder)
+    assert "nonsense" in parse(A_USER).err
 
 
 def test_the_limits_of_a_configuration_hold(parse: Parse) -> None:
