@@ -62,6 +62,9 @@ def compose(settings: Settings) -> Worker:
         kafka, group_id=settings.kafka.group_id, session_timeout_ms=settings.kafka.session_timeout_ms, feeds=feeds
     )
     dead_letters = DeadLetterProducer(kafka, topic=settings.kafka.dead_letter_topic)
+    guard = DeadLetterGuard(
+        max_ratio=settings.dead_letters.max_ratio, window_records=settings.dead_letters.window_records
+    )
     decoder = Decoder(
         feeds=feeds,
         normalizer=Normalizer(
@@ -71,15 +74,14 @@ def compose(settings: Settings) -> Worker:
             formats=formats,
         ),
         store=store,
-        guard=DeadLetterGuard(
-            max_ratio=settings.dead_letters.max_ratio, window_records=settings.dead_letters.window_records
-        ),
+        guard=guard,
         instruments=instruments,
     )
     delivery = Delivery(
         segments=SegmentResolver(store),
         writer=BatchWriter(store, instruments=instruments),
         dead_letters=dead_letters,
+        guard=guard,
         instruments=instruments,
     )
     policy = BatchPolicy(

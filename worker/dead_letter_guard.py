@@ -25,10 +25,16 @@ class DeadLetterGuard:
 
     def observe(self, topic: str, rejected_share: float) -> bool:
         """Takes in one record (0 nothing rejected, 1 all of it). True when the topic is held from now on."""
-        seen = self._seen[topic] = self._seen.get(topic, 0) + 1
-        if not rejected_share:
-            return False
+        self._seen[topic] = self._seen.get(topic, 0) + 1
+        return self._reject(topic, rejected_share) if rejected_share else False
+
+    def observe_later(self, topic: str, rejected_records: float, *, among: int) -> bool:
+        """Takes in that of so many records, which were observed before, some were rejected after all, by the store."""
+        return self._reject(topic, rejected_records * min(1.0, self._window_records / among))
+
+    def _reject(self, topic: str, rejected_share: float) -> bool:
         # Only records that were rejected, each with its number, are remembered: most never are.
+        seen = self._seen.get(topic, 0)
         rejected = self._rejected.setdefault(topic, deque())
         rejected.append((seen, rejected_share))
         while rejected[0][0] <= seen - self._window_records:

@@ -157,7 +157,8 @@ class Pipeline:
 
     async def _flush(self, batch: Batch, checkpoint: Checkpoint) -> None:
         """Makes one batch durable, then says so to Kafka; never the reverse."""
-        await self._delivery.deliver(batch)
+        for topic in await self._delivery.deliver(batch):
+            self._hold(topic)
         self._metrics.batch_stored(batch)
         checkpoint.advance(batch.next_offsets)
         await self._commit(checkpoint)

@@ -140,6 +140,24 @@ async def test_a_topic_that_mostly_yields_dead_letters_is_held_and_others_go_on(
     assert "is held" in again.log_file.read_text()
 
 
+async def test_a_topic_is_held_too_when_it_is_the_store_that_rejects_it(bench: Bench) -> None:
+    bench.settings["dead_letters"] = {"window_records": 10}
+    bench.settings["batch"] = {"max_deltas": 20}
+    await bench.publish(bench.webhook_topic, webhook("c1", "u1"))
+    await bench.catch_up()
+
+    bench.settings["feeds"][0]["context_kind"] = "device"  # as a wrong deploy would have it
+    await bench.publish(bench.webhook_topic, *[webhook("c1", f"u{number}") for number in range(500)], partition=0)
+    worker = bench.start_worker()
+    await worker.logged("topic_held")
+    await asyncio.sleep(3)
+    await worker.stop()
+
+    letters = await bench.dead_letters()
+    assert {letter["reason"] for letter in letters} == {"context_kind_mismatch"}
+    assert 10 <= len(letters) < 500
+
+
 @pytest.fixture
 async def own_postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
     """A server that this test may break."""

@@ -42,3 +42,13 @@ def test_a_bad_topic_does_not_hold_another() -> None:
         guard.observe("good", 0.0)
 
     assert guard.held_topics == {"bad"}
+
+
+def test_records_that_the_store_rejects_later_count_with_their_share_of_the_window() -> None:
+    guard = DeadLetterGuard(max_ratio=0.5, window_records=10)
+    for _ in range(1_000):
+        guard.observe("cohorts", 0.0)
+
+    assert not guard.observe_later("cohorts", 30, among=1_000)
+    assert guard.observe_later("cohorts", 900, among=1_000)
+    assert guard.held_topics == {"cohorts"}
