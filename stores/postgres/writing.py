@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import asyncpg
 
 from stores.base import Applied, SegmentRef
-from stores.model import DeltaGroup, SegmentKey
+from stores.errors import StoreRefusedError
+from stores.model import TOPIC_ID_BITS, DeltaGroup, SegmentKey
 from stores.postgres.connection import WRITER_SESSION, Pool
 from stores.postgres.copy_rows import COLUMNS, copy_rows
 from stores.postgres.migrating import require_schema
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from asyncpg import Connection
 
 _COPY_CHUNK_BYTES = 1 << 18
+_NO_TOPIC_ID_LEFT = (
+    f"the store has versioned records of {(1 << TOPIC_ID_BITS) - 1} topics, and no id is left for another: "
+    "share the topics out among several stores"
+)
 
 
 class StoreFacts(NamedTuple):
@@ -63,7 +68,10 @@ class PostgresStore:
             known = await _topic_ids(session)
             if topic not in known:
                 await session.execute(query("lock_topics"))
-                await session.execute(query("create_topic"), topic)
+                try:
+                    await session.execute(query("create_topic"), topic)
+                except asyncpg.CheckViolationError:
+                    raise StoreRefusedError(_NO_TOPIC_ID_LEFT) from None
                 known = await _topic_ids(session)
             return known[topic]
 

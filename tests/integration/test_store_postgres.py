@@ -175,3 +175,12 @@ async def test_a_wrong_password_or_database_stops_with_what_to_do(database: str)
     wrong = database.rsplit("/", 1)[0] + "/does_not_exist"
     with pytest.raises(StoreRefusedError, match=r"postgres\.dsn"):
         await migrate(wrong)
+
+
+async def test_a_topic_too_many_is_refused_with_what_to_do(database: str, sql: asyncpg.Connection) -> None:
+    async with PostgresStoreUnderTest(database) as store:
+        await sql.execute("INSERT INTO topic (id, name) SELECT n, 'topic-' || n FROM generate_series(1, 511) AS n")
+
+        assert await store.topic_id("topic-511") == 511
+        with pytest.raises(StoreRefusedError, match="511 topics.*several stores"):
+            await store.topic_id("one-too-many")
