@@ -182,5 +182,5 @@ async def test_a_topic_too_many_is_refused_with_what_to_do(database: str, sql: a
         await sql.execute("INSERT INTO topic (id, name) SELECT n, 'topic-' || n FROM generate_series(1, 511) AS n")
 
         assert await store.topic_id("topic-511") == 511
-        with pytest.raises(StoreRefusedError, match="511 topics.*several stores"):
+        with pytest.raises(StoreRefusedError, match=r"511 topics.*several stores"):
             await store.topic_id("one-too-many")

@@ -15,9 +15,15 @@ from consumers.feeds import Feed
 from consumers.inspection import PartitionLag, kafka_inspector
 from worker.commands.frame import json_option, with_settings
 from worker.commands.output import print_json, print_line, print_table
+from worker.pipeline import BACK_PRESSURE, DEAD_LETTERS
 from worker.settings import HttpSettings, Settings
 
 PROBE_TIMEOUT_S = 2.0
+_WHY_PAUSED = {
+    BACK_PRESSURE: "the store is slower than the feed at this moment; it goes on by itself",
+    DEAD_LETTERS: "its topic is held, as most of its records were rejected: look at `cohort-sync dead-letters list`, "
+    "mend the producer or the feed, and restart the worker",
+}
 _ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
@@ -155,6 +161,10 @@ def _print_worker(worker: dict[str, Any] | None, http: HttpSettings) -> None:
     for name, check in checks.items() if isinstance(checks, dict) else ():
         if not check.get("ok"):
             print_line(f"  {name}: {check.get('why')}")
+    paused = worker.get("paused_partitions")
+    for partition, reasons in paused.items() if isinstance(paused, dict) else ():
+        for reason in reasons:
+            print_line(f"  {partition} is paused: {_WHY_PAUSED.get(reason, reason)}")
     for name, value in worker.items():
-        if name not in ("ready", "checks"):
+        if name not in ("ready", "checks", "paused_partitions"):
             print_line(f"  {name}: {value if isinstance(value, str) else json.dumps(value)}")

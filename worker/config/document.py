@@ -42,10 +42,11 @@ class Document:
                 document._visit(node, (), ())
                 document._set(loader.construct_document(node))
         except yaml.MarkedYAMLError as exc:
-            line = exc.problem_mark.line + 1 if exc.problem_mark else 1
+            mark = exc.problem_mark
+            place = f"{mark.line + 1}:{mark.column + 1}" if mark else "1"
             # Names of aliases and tags are quoted there, and a password may look like one.
             said = re.sub(r"'(?!<)[^']{2,}'", "'…'", exc.problem or exc.context or "")
-            raise ConfigError([f"{path}:{line}: is not YAML: {said}"]) from None
+            raise ConfigError([f"{path}:{place}: is not YAML: {said}"]) from None
         except (yaml.YAMLError, ValueError):
             raise ConfigError(
                 [f"{path}: is not YAML: it holds characters, a date or a number that YAML has not"]
