@@ -28,10 +28,10 @@ class Rules:
         cell is for that cell to say.
         """
         if named is MISSING or named is None or named == "":
-            named = feed.environment
-            if named is None:
+            if feed.environment is None:
                 return None
-        if not isinstance(named, str) and isinstance(named, int) and not isinstance(named, bool):
+            named = feed.environment
+        elif isinstance(named, int) and not isinstance(named, bool):
             named = str(named)
         if not isinstance(named, str) or len(named) > ENVIRONMENT_CHARACTERS:
             raise _unknown(f"its name is no text of at most {ENVIRONMENT_CHARACTERS} characters")

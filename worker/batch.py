@@ -5,8 +5,9 @@ Pure: the clock is an argument, nothing is awaited.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
+from itertools import groupby
 from operator import attrgetter
 
 import msgspec
@@ -16,6 +17,8 @@ from consumers.errors import Ignored
 from consumers.normalize import Normalized
 from consumers.record import Record, TopicPartition
 from stores.model import DeltaGroup
+
+_TOPIC, _TIMESTAMP_MS, _PLACE = attrgetter("topic"), attrgetter("timestamp_ms"), attrgetter("topic", "partition")
 
 
 class BatchPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,9 +73,12 @@ class Batch:
         return {TopicPartition(*place): record.timestamp_ms for place, record in self._last().items()}
 
     @property
-    def arrivals(self) -> Mapping[tuple[str, int], int]:
-        """How many records each topic has of each record time (ms)."""
-        return Counter(map(attrgetter("topic", "timestamp_ms"), self.records))
+    def arrivals(self) -> Mapping[str, Mapping[int, int]]:
+        """By topic, how many records it has of each record time (ms)."""
+        arrivals: dict[str, Counter[int]] = defaultdict(Counter)
+        for topic, records in groupby(self.records, key=_TOPIC):
+            arrivals[topic].update(map(_TIMESTAMP_MS, records))
+        return arrivals
 
     def add(self, record: Record, normalized: Normalized, now: float) -> None:
         """Takes in what a record means. A record that means nothing still moves the offset."""
@@ -101,7 +107,7 @@ class Batch:
         self.bytes += len(record.value or b"")
 
     def _last(self) -> dict[tuple[str, int], Record]:
-        return {(record.topic, record.partition): record for record in self.records}
+        return dict(zip(map(_PLACE, self.records), self.records, strict=True))
 
 
 def rejected_members(record: Record, normalized: Normalized) -> list[DeadLetter]:

@@ -27,8 +27,8 @@ class StoredBatch(Protocol):
     """What the metrics need to know of a batch that is durable and committed."""
 
     @property
-    def arrivals(self) -> Mapping[tuple[str, int], int]:
-        """How many records each topic has of each record time (ms)."""
+    def arrivals(self) -> Mapping[str, Mapping[int, int]]:
+        """By topic, how many records it has of each record time (ms)."""
 
     @property
     def timestamps_ms(self) -> Mapping[TopicPartition, int]:
@@ -97,10 +97,11 @@ class Metrics(MetricDefinitions):
     def batch_stored(self, batch: StoredBatch) -> None:
         """Everything of this batch is durable."""
         now = self._clock()
-        for (topic, timestamp_ms), count in batch.arrivals.items():
+        for topic, arrivals in batch.arrivals.items():
             feed = self._feed(topic)
-            self.records_total.labels(feed).inc(count)
-            self.event_to_store_seconds.observe((feed,), max(0.0, now - timestamp_ms / 1000), count)
+            self.records_total.labels(feed).inc(sum(arrivals.values()))
+            for timestamp_ms, count in arrivals.items():
+                self.event_to_store_seconds.observe((feed,), max(0.0, now - timestamp_ms / 1000), count)
         for tp, timestamp_ms in batch.timestamps_ms.items():
             self.consumer_position_timestamp_seconds.labels(tp.topic, tp.partition).set(timestamp_ms / 1000)
             self._shown_partitions.add(tp)
@@ -115,7 +116,7 @@ class Metrics(MetricDefinitions):
         stored: Tally[tuple[str, bool]] = Tally()  # labels cost more than a record does, so they are looked up once
         for segment_id, group in deltas:
             integrations[segment_id] = group.cohort.integration
-            stored[group.cohort.integration, group.included] += len(group)
+            stored[group.cohort.integration, group.included] += len(group.context_keys)
         for (integration, included), count in stored.items():
             self.deltas_total.labels(integration, "add" if included else "remove").inc(count)
         for segment_id, count in stale.items():
