@@ -100,8 +100,8 @@ def test_a_name_that_is_given_twice_is_refused_with_both_lines(file: File) -> No
     assert "line 1" in problem
 
 
-def test_a_syntax_error_is_told_with_its_line(file: File) -> None:
-    assert file.problem(SMALLEST + "batch: {max_deltas: 1\n").startswith("6: ")
+def test_a_syntax_error_is_told_with_its_line_and_column(file: File) -> None:
+    assert file.problem(SMALLEST + "batch: {max_deltas: 1\n").startswith("6:1: ")
 
 
 def test_a_feed_has_topics_or_a_pattern(file: File) -> None:
