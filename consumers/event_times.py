@@ -24,7 +24,8 @@ def from_rfc3339(value: object) -> int | None:
     if not isinstance(value, str):
         return None
     try:
-        moment = datetime.fromisoformat(value.upper())  # "t" and "z" are allowed too
+        # "z" is allowed too.
+        moment = datetime.fromisoformat(value if value[-1:] != "z" else value.upper())
     except ValueError:
         return None
     if moment.tzinfo is None:
