@@ -24,7 +24,7 @@ _DECODER = msgspec.json.Decoder(float_hook=float)
 
 def checked(value: bytes | None, limits: Limits) -> bytes:
     """The value without its byte order mark, after the checks that must come before any decoding."""
-    if value and len(value) > limits.record_bytes:
+    if value is not None and len(value) > limits.record_bytes:
         raise InvalidRecord(Reason.RECORD_TOO_LARGE, f"the value has {len(value)} bytes, allowed {limits.record_bytes}")
     text = (value or b"").removeprefix(_BOM)
     if not text:
@@ -72,8 +72,6 @@ def _check_utf8(text: bytes) -> None:
 
 def _is_deeper(text: bytes, limit: int) -> bool:
     """Whether brackets are nested deeper than this. Costs a table look-up a byte, as nearly all text is no bracket."""
-    if b"[" not in text and text.count(b"{") <= limit:
-        return False
     brackets = text.translate(None, _NOT_BRACKETS)
     if len(brackets) <= limit or not _without_inner_levels(brackets, limit):
         return False
