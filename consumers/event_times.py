@@ -24,8 +24,7 @@ def from_rfc3339(value: object) -> int | None:
     if not isinstance(value, str):
         return None
     try:
-        # "z" is allowed too.
-        moment = datetime.fromisoformat(value if value[-1:] != "z" else value.upper())
+        moment = datetime.fromisoformat(value.upper())  # "t" and "z" are allowed too
     except ValueError:
         return None
     if moment.tzinfo is None:

@@ -33,7 +33,7 @@ STAGES = ("poll", "decode", "resolve", "write", "dead_letter", "commit")
 TRIGGERS = ("count", "bytes", "age", "drain")
 COMMIT_OUTCOMES = ("committed", "rebalanced", "unavailable")
 WRITE_OUTCOMES = ("stored", "unavailable", "rejected", "failed", "cancelled")
-PAUSE_REASONS = ("back_pressure", "dead_letters")
+BACK_PRESSURE, DEAD_LETTERS = PAUSE_REASONS = "back_pressure", "dead_letters"
 
 
 class MetricDefinitions:

@@ -60,7 +60,6 @@ class Metrics(MetricDefinitions):
         self._clock = clock
         self._feeds = feeds
         self._formats = {name.casefold(): name for name in (*integrations, *(feed.format for feed in feeds))}
-        self._feed_names: dict[str, str] = {}
         self._shown_partitions: set[TopicPartition] = set()
 
     def exposition(self) -> bytes:
@@ -98,10 +97,11 @@ class Metrics(MetricDefinitions):
         """Everything of this batch is durable."""
         now = self._clock()
         for topic, arrivals in batch.arrivals.items():
-            feed = self._feed(topic)
-            self.records_total.labels(feed).inc(sum(arrivals.values()))
+            feed = self._find_feed(topic)
+            name = feed.name if feed else UNKNOWN
+            self.records_total.labels(name).inc(sum(arrivals.values()))
             for timestamp_ms, count in arrivals.items():
-                self.event_to_store_seconds.observe((feed,), max(0.0, now - timestamp_ms / 1000), count)
+                self.event_to_store_seconds.observe((name,), max(0.0, now - timestamp_ms / 1000), count)
         for tp, timestamp_ms in batch.timestamps_ms.items():
             self.consumer_position_timestamp_seconds.labels(tp.topic, tp.partition).set(timestamp_ms / 1000)
             self._shown_partitions.add(tp)
@@ -145,16 +145,13 @@ class Metrics(MetricDefinitions):
         for reason in {*PAUSE_REASONS, *reasons}:
             self.paused_partitions.labels(reason).set(reasons[reason])
 
-    def _feed(self, topic: str) -> str:
-        name = self._feed_names.get(topic)
-        if name is None:
-            name = next((feed.name for feed in self._feeds if feed.carries(topic)), UNKNOWN)
-            self._feed_names[topic] = name
-        return name
+    def _find_feed(self, topic: str) -> Feed | None:
+        return next((feed for feed in self._feeds if feed.carries(topic)), None)
 
     def _integration(self, topic: str, header: str | None) -> str:
         """Whose record it was, from a closed list whatever its header says."""
-        name = header or next((feed.format for feed in self._feeds if feed.carries(topic)), UNKNOWN)
+        feed = self._find_feed(topic)
+        name = header or (feed.format if feed else UNKNOWN)
         return self._formats.get(name.casefold(), UNKNOWN)
 
 

@@ -26,6 +26,7 @@ from worker.checkpoint import Checkpoint
 from worker.decoder import Decoder, TopicUnknownError
 from worker.delivery import Delivery
 from worker.instruments import Instruments
+from worker.metric_definitions import BACK_PRESSURE, DEAD_LETTERS
 
 log = structlog.get_logger(__name__)
 
@@ -37,9 +38,6 @@ REVOKE_FLUSH_S = 5.0
 """So long a rebalance waits for the batch in flight, so that its records need not be read again."""
 SLICE_S = 0.003
 """After so long decoding gives way to what else runs in the event loop: writes, and the heartbeats of the group."""
-
-BACK_PRESSURE = "back_pressure"
-DEAD_LETTERS = "dead_letters"
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from consumers.feeds import Feed
 from consumers.inspection import PartitionLag, kafka_inspector
 from worker.commands.frame import json_option, with_settings
 from worker.commands.output import print_json, print_line, print_table
-from worker.pipeline import BACK_PRESSURE, DEAD_LETTERS
+from worker.metric_definitions import BACK_PRESSURE, DEAD_LETTERS
 from worker.settings import HttpSettings, Settings
 
 PROBE_TIMEOUT_S = 2.0

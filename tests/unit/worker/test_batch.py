@@ -2,13 +2,10 @@ from __future__ import annotations
 
 from consumers.dead_letter import DeadLetter
 from consumers.errors import Reason, Reject
-from consumers.feeds import Feed
 from consumers.normalize import Normalized
 from consumers.record import TopicPartition
 from tests.builders import a_group, a_record
 from worker.batch import Batch, BatchPolicy
-
-FEED = Feed(name="hourly", format="amplitude-webhook", topics=("cohorts",))
 
 
 def with_deltas(batch: Batch, *context_keys: str, offset: int = 0, now: float = 0.0) -> Batch:
