@@ -30,10 +30,13 @@ class Reason(StrEnum):
     CONTEXT_KEY_INVALID = "context_key_invalid"
     CONTEXT_KEY_BLANK = "context_key_blank"
     CONTEXT_KEY_TOO_LONG = "context_key_too_long"
+    CONTEXT_KEY_HASHED = "context_key_hashed"
     VALUE_MISSING = "value_missing"
     VALUE_INVALID = "value_invalid"
     MEMBERSHIP_VALUE_MISSING = "membership_value_missing"
     UNKNOWN_ACTION = "unknown_action"
+    PAGE_INVALID = "page_invalid"
+    REPLACE_INCOMPLETE = "replace_incomplete"
     STORE_REJECTED = "store_rejected"
 
 
@@ -44,6 +47,7 @@ class Ignored(StrEnum):
     NOT_AN_AUDIENCE = "not_an_audience"
     UNKNOWN_COMPUTATION_CLASS = "unknown_computation_class"
     NO_MEMBERS = "no_members"
+    NO_MEMBERSHIP_CHANGE = "no_membership_change"
     OTHER_ENVIRONMENT = "other_environment"
 
 
@@ -117,15 +121,19 @@ SENTENCES: dict[Reason | Ignored, str] = {
     Reason.CONTEXT_KEY_INVALID: "The member's id is neither text nor an integer, or holds a NUL character.",
     Reason.CONTEXT_KEY_BLANK: "The member's id is blank.",
     Reason.CONTEXT_KEY_TOO_LONG: "The member's id is longer than limits.context_key_bytes.",
+    Reason.CONTEXT_KEY_HASHED: "The member's id is hashed, so it is no context key; the feed does not ask for hashes.",
     Reason.VALUE_MISSING: "Nothing says whether the member is in or out.",
     Reason.VALUE_INVALID: "What should say whether the member is in or out says neither.",
     Reason.MEMBERSHIP_VALUE_MISSING: "The event has no value under the name of its audience.",
     Reason.UNKNOWN_ACTION: "The action is none that the integration has.",
+    Reason.PAGE_INVALID: "What says which page of which replace session it is makes no sense, so it replaces nobody.",
+    Reason.REPLACE_INCOMPLETE: "A member was not understood, so its page replaces nobody; those it names are added.",
     Reason.STORE_REJECTED: "The store refuses this delta for its data.",
     Ignored.COMPUTED_TRAIT: "The event is about a computed trait, not an audience.",
     Ignored.NOT_AN_AUDIENCE: "The event is about no audience.",
     Ignored.UNKNOWN_COMPUTATION_CLASS: "The event is about a computation that is no audience.",
     Ignored.NO_MEMBERS: "The record lists nobody.",
+    Ignored.NO_MEMBERSHIP_CHANGE: "The record changes nobody's membership.",
     Ignored.OTHER_ENVIRONMENT: "The record is for an environment that this worker does not serve.",
 }
 """Each reason, said to a person."""

@@ -64,6 +64,10 @@ class Environments:
     def __init__(self, listed: tuple[Environment, ...] = ()) -> None:
         self._keys = {e.client_side_id: e.key for e in listed if e.client_side_id} | {e.key: e.key for e in listed}
 
+    def find_listed(self, name: object) -> str | None:
+        """The environment's key, or None for every name that is not one of the listed ones."""
+        return self._keys.get(str(name)) if isinstance(name, str | int) else None
+
     def find(self, name: str) -> str | None:
         """The environment's key, or None where it is not one of ours. With none listed, any name is taken as it is."""
         return self._keys.get(name) if self._keys else name

@@ -6,7 +6,8 @@ that are true or false. Of anything else it says None, and the request parser lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -24,6 +25,10 @@ _TYPES: Mapping[str, Any] = {
     "cohort_id": _OPTIONAL_ID,
     "cohort_name": _OPTIONAL_TEXT,
     "cohort_url": _OPTIONAL_TEXT,
+    "action": _OPTIONAL_TEXT,
+    "session": _OPTIONAL_ID,
+    "page": _OPTIONAL_ID,
+    "pages": _OPTIONAL_ID,
     "member_id": _ID,
     "member_included": bool,
     "member_cohort_id": _OPTIONAL_ID,
@@ -35,8 +40,9 @@ _TYPES: Mapping[str, Any] = {
 class Columns:
     """A decoded payload. Values are as they came: of the right JSON type, and otherwise not checked."""
 
-    def __init__(self, record: Any, members: list[Any], record_getters: Getters, member_getters: Getters) -> None:
-        self.members = members
+    def __init__(self, record: Any, lists: list[list[Any]], record_getters: Getters, member_getters: Getters) -> None:
+        self.lists = lists
+        self._members = lists[0] if len(lists) == 1 else list(chain.from_iterable(lists))
         self._record = record
         self._of_record = record_getters
         self._of_member = member_getters
@@ -48,12 +54,12 @@ class Columns:
             return getter(self._record)
         # A manifest may take the record's cohort from its first member.
         getter = self._of_member.get(f"first {name}")
-        return None if getter is None else getter(self.members[0])
+        return None if getter is None else getter(self._members[0])
 
     def column(self, name: str) -> list[Any]:
-        """A value of each member, in order; an empty list where the manifest has no pointer to it."""
+        """A value of each member, list by list; an empty column where the manifest has no pointer to it."""
         getter = self._of_member.get(name)
-        return [] if getter is None else list(map(getter, self.members))
+        return [] if getter is None else list(map(getter, self._members))
 
 
 Getters = Mapping[str, Getter]
@@ -62,22 +68,28 @@ Getters = Mapping[str, Getter]
 class ColumnDecoder:
     """Decodes the payloads of one manifest. Raises `NotOneShapeError` for pointers that no type can follow."""
 
-    def __init__(self, pointers: Mapping[str, Pointer | None], members: Pointer) -> None:
+    def __init__(self, pointers: Mapping[str, Pointer | None], lists: Sequence[Pointer]) -> None:
         record: dict[str, Tokens] = {}
         member: dict[str, Tokens] = {}
-        first = Pointer((*members.tokens, "0"))
+        first = Pointer((*lists[0].tokens, "0"))
         for name, pointer in pointers.items():
             if pointer is None:
                 continue
             if name.startswith("member_"):
                 member[name] = pointer.tokens
-            elif (inner := pointer.below(first)) is not None:
+            elif len(lists) == 1 and (inner := pointer.below(first)) is not None:
                 member[f"first {name}"] = inner.tokens
             else:
                 record[name] = pointer.tokens
-        member_type: Any = struct_of(_leaves(member))
-        self._decoder = msgspec.json.Decoder(struct_of(_leaves(record) | {members.tokens: list[member_type]}))
-        self._members = getter_of(members.tokens)
+        member_list: Any = list[struct_of(_leaves(member))]  # type: ignore[misc] # a type made while running
+        if len(lists) > 1:
+            member_list |= None  # one of several may be missing
+        shape = _leaves(record)
+        for pointer in lists:
+            if shape.setdefault(pointer.tokens, member_list) is not member_list:
+                raise NotOneShapeError
+        self._decoder = msgspec.json.Decoder(struct_of(shape))
+        self._lists = [getter_of(pointer.tokens) for pointer in lists]
         self._of_record = {name: getter_of(tokens) for name, tokens in record.items()}
         self._of_member = {name: getter_of(tokens) for name, tokens in member.items()}
 
@@ -87,8 +99,8 @@ class ColumnDecoder:
             record = self._decoder.decode(value)
         except (msgspec.DecodeError, RecursionError):
             return None
-        members = self._members(record)
-        return Columns(record, members, self._of_record, self._of_member) if members else None
+        lists = [getter(record) or [] for getter in self._lists]
+        return Columns(record, lists, self._of_record, self._of_member) if any(lists) else None
 
 
 def _leaves(roles: Mapping[str, Tokens]) -> dict[Tokens, Any]:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import msgspec
 
 from consumers.cohorts import merged
-from consumers.errors import Ignored, InvalidRecord, Reject
+from consumers.errors import Ignored, InvalidRecord, Reason, Reject
 from consumers.segment_key import segment_key
-from stores.model import DEFAULT_CONTEXT_KIND, Cohort
+from stores.model import DEFAULT_CONTEXT_KIND, Cohort, Page
 
 
 class Changes(msgspec.Struct, frozen=True, gc=False):
@@ -22,6 +22,19 @@ class Changes(msgspec.Struct, frozen=True, gc=False):
     places: Sequence[int]
     event_time_us: int | None = None
     """The source's own clock, or None where the format has none that can be trusted."""
+
+
+class Operation(msgspec.Struct, frozen=True, gc=False):
+    """What a record does to a cohort as a whole: a drain, or with `page` its part in replacing all members."""
+
+    cohort: Cohort
+    page: Page | None = None
+    event_time_us: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What interface.md 4 calls it."""
+        return "drain" if self.page is None else "replace"
 
 
 class Change(NamedTuple):
@@ -45,9 +58,12 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True):
     members: int = 0
     conflicts: int = 0
     ignored: Ignored | None = None
+    operation: Operation | None = None
 
-    def in_order(self) -> Iterator[Change | Reject]:
-        """Everything that would happen, in the order of the document."""
+    def in_order(self) -> Iterator[Operation | Change | Reject]:
+        """Everything that would happen: what concerns the whole record, then the members in their order."""
+        if self.operation is not None:
+            yield self.operation
         each: list[Change | Reject] = [
             Change(
                 place,
@@ -103,12 +119,20 @@ class Collector:
         self._cohorts[cohort_key] = cohort if known is None else merged(known, cohort)
         self._keep_latest((cohort_key, context_key), _Member(place, included, event_time_us))
 
-    def reject(self, place: int, problem: InvalidRecord) -> None:
-        """One member cannot be used; the others are not touched by it."""
+    def reject(self, place: int | None, problem: InvalidRecord) -> None:
+        """One member (or a part of the record that is no member) cannot be used; the others are not touched by it."""
         self.rejects.append(Reject(place, problem.reason, problem.detail))
 
-    def parsed(self, *, environment: str | None, context_kind: str, members: int) -> Parsed:
-        """What was gathered, as what this record with so many members means."""
+    def parsed(
+        self, *, environment: str | None, context_kind: str, members: int, operation: Operation | None = None
+    ) -> Parsed:
+        """What was gathered, as what this record with so many members means.
+
+        A page with a member that was not understood replaces nobody: who that is, nobody knows, and putting out all the
+        others who are not listed would take what was not understood for a removal.
+        """
+        if operation is not None and operation.page is not None and self.rejects:
+            self.rejects.append(_INCOMPLETE)
         return Parsed(
             environment=environment,
             context_kind=context_kind,
@@ -116,6 +140,7 @@ class Collector:
             rejects=self.rejects,
             members=members,
             conflicts=len(self._conflicting),
+            operation=operation,
         )
 
     def _changes(self) -> list[Changes]:
@@ -141,6 +166,8 @@ class Collector:
 
 
 _CohortKey = tuple[str, str]
+
+_INCOMPLETE = Reject(None, Reason.REPLACE_INCOMPLETE, "not all members of the page were understood")
 
 
 class _Member(NamedTuple):

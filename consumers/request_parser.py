@@ -1,28 +1,38 @@
 """The one parser of all manifest formats: it goes where a manifest's pointers lead.
 
-A payload of this kind lists members, each with an id and a boolean, and may name the cohort once or at each member.
-Well-formed lists of many members take the short way through `member_columns`; everything else is read here, member by
-member, and both ways come to the same result.
+A payload of this kind names a cohort and lists members. Who joins and who leaves is said by a boolean at each member,
+by two lists, or by one action for all. Well-formed lists of many members take the short way through `member_columns`;
+everything else is read here, member by member, and both ways come to the same result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from consumers import values
+from consumers.actions import Action, Actions
 from consumers.cohorts import Named, cohort_of_member, cohort_of_record, named_by_any
 from consumers.document import decode, member_list
 from consumers.errors import Ignored, InvalidRecord, InvalidValue, Reason
 from consumers.feeds import Feed
 from consumers.member_columns import ColumnDecoder, Columns
-from consumers.parsed import Collector, Parsed, changes_of
+from consumers.parsed import Changes, Collector, Operation, Parsed, changes_of
 from consumers.pointer import Pointer
+from consumers.replace_pages import page_of
 from consumers.rules import Rules
 from consumers.typed_decoder import NotOneShapeError
 from consumers.values import MISSING
 from stores.model import Cohort
+
+
+class MemberList(NamedTuple):
+    """Where a list of members stands, and what being in it means; None where the member or the action says it."""
+
+    pointer: Pointer
+    included: bool | None = None
 
 
 class Paths(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,9 +43,12 @@ class Paths(msgspec.Struct, frozen=True, kw_only=True):
     cohort_id: Pointer
     cohort_name: Pointer
     cohort_url: Pointer | None
-    members: Pointer
+    action: Pointer | None
+    session: Pointer | None
+    page: Pointer | None
+    pages: Pointer | None
     member_id: Pointer
-    member_included: Pointer
+    member_included: Pointer | None
     member_cohort_id: Pointer | None
     member_cohort_name: Pointer | None
     member_cohort_url: Pointer | None
@@ -44,11 +57,25 @@ class Paths(msgspec.Struct, frozen=True, kw_only=True):
 class RequestParser:
     """Reads the payloads of one integration as its manifest describes them."""
 
-    def __init__(self, integration: str, paths: Paths) -> None:
+    def __init__(  # noqa: PLR0913 - all that a manifest can say
+        self,
+        integration: str,
+        paths: Paths,
+        lists: Sequence[MemberList],
+        *,
+        actions: Actions | None = None,
+        environment_may_be_foreign: bool = False,
+        response_body: str | None = None,
+    ) -> None:
         self.name = integration
+        self.response_body = response_body
+        """What LaunchDarkly's endpoint answers, as a template of the manifest."""
         self._paths = paths
         self._names = {name: str(path) for name, path in msgspec.structs.asdict(paths).items()}
-        self._columns = _column_decoder(paths)
+        self._lists = lists
+        self._actions = actions
+        self._environment_may_be_foreign = environment_may_be_foreign
+        self._columns = _column_decoder(paths, lists)
 
     def parse(self, value: bytes, feed: Feed, rules: Rules) -> Parsed:
         """The changes of one record. What is promised is said at `consumers.formats.Format`."""
@@ -59,18 +86,39 @@ class RequestParser:
         columns = self._columns.decode(value) if self._columns else None
         if columns is None:
             return None
-        environment = rules.environment(columns.one("environment"), feed)
+        environment = self._environment(columns.one("environment"), feed, rules)
+        action = self._action(columns.one("action"))
         kind = self._context_kind(columns.one("context_kind"), feed)
         keys = values.context_keys(columns.column("member_id"), rules.limits.context_key_bytes)
         cohort = self._common_cohort(columns, feed)
-        if keys is None or cohort is None:
+        if keys is None or cohort is None or action is Action.DRAIN:
             return None
+        operation = None
+        if action is Action.REPLACE:
+            try:
+                page = page_of(columns.one("session"), columns.one("page"), columns.one("pages"))
+            except InvalidValue:
+                return None
+            operation = Operation(cohort, page)
         return Parsed(
             environment=environment,
             context_kind=kind,
-            changes=changes_of(cohort, keys, columns.column("member_included")),
+            changes=self._changes(cohort, keys, columns, action),
             members=len(keys),
+            operation=operation,
         )
+
+    def _changes(self, cohort: Cohort, keys: list[str], columns: Columns, action: Action) -> Sequence[Changes]:
+        if self._paths.member_included is not None:
+            return changes_of(cohort, keys, columns.column("member_included"))
+        groups, start = [], 0
+        for each, members in zip(self._lists, columns.lists, strict=True):
+            stop = start + len(members)
+            if members:
+                included = _included(each, action)
+                groups.append(Changes(cohort, included, keys[start:stop], range(start, stop)))
+            start = stop
+        return groups
 
     def _common_cohort(self, columns: Columns, feed: Feed) -> Cohort | None:
         """The one cohort of all members. Its name and link are the first that any member has."""
@@ -89,44 +137,127 @@ class RequestParser:
 
     def parse_each(self, value: bytes, feed: Feed, rules: Rules) -> Parsed:
         """The long way, member by member, for any payload."""
-        document = decode(value)
+        return self.parse_document(decode(value), feed, rules)
+
+    def recognizes(self, document: object) -> bool:
+        """Whether this may be a payload of this integration: it has members, or an action, where they belong."""
+        return any(each.pointer.find(document) is not MISSING for each in self._lists) or (
+            self._paths.action is not None and self._paths.action.find(document) is not MISSING
+        )
+
+    def parse_document(self, document: object, feed: Feed, rules: Rules) -> Parsed:
+        """The long way, from what was decoded already."""
         if not isinstance(document, dict):
             raise InvalidRecord(Reason.PAYLOAD_INVALID, "the value is not a JSON object")
-        environment = rules.environment(self._paths.environment.find(document), feed)
-        members = member_list(self._paths.members.find(document), self._names["members"])
-        if not members:
-            return Parsed(ignored=Ignored.NO_MEMBERS)
-        kind = self._context_kind(_find(self._paths.context_kind, document), feed)
-        collector = self._collected(document, members, feed, rules)
-        return collector.parsed(environment=environment, context_kind=kind, members=len(members))
-
-    def _collected(self, document: object, members: Sequence[object], feed: Feed, rules: Rules) -> Collector:
         paths = self._paths
+        environment = self._environment(paths.environment.find(document), feed, rules)
+        action = self._action(_find(paths.action, document))
         named = _find(paths.cohort_id, document), _find(paths.cohort_name, document), _find(paths.cohort_url, document)
-        shared = self._cohort_of_record(named, feed)
+        kind = _find(paths.context_kind, document)
+        if action is Action.DRAIN:
+            drained = Operation(cohort_of_record(self.name, feed, named, self._names["cohort_id"]))
+            return Parsed(
+                environment=environment, context_kind=self._context_kind(kind, feed), members=1, operation=drained
+            )
         collector = Collector()
-        for place, member in enumerate(members):
-            try:
-                self._collect(collector, place, member, shared, rules.limits.context_key_bytes)
-            except InvalidValue as problem:
-                collector.reject(place, problem.within(f"{self._names['members']}/{place}"))
-        return collector
+        lists = self._listed(document, collector)
+        members = sum(len(found) for _, found in lists)
+        if not members and not collector.rejects and action is not Action.REPLACE:
+            return Parsed(ignored=Ignored.NO_MEMBERS)
+        context_kind = self._context_kind(kind, feed)
+        shared = self._cohort_of_record(named, feed) if members or action is Action.REPLACE else None
+        if shared is not None:
+            self._collect_lists(collector, lists, shared, action, rules)
+        return collector.parsed(
+            environment=environment,
+            context_kind=context_kind,
+            members=members,
+            operation=self._replacing(document, shared, collector) if action is Action.REPLACE else None,
+        )
 
-    def _collect(
-        self, collector: Collector, place: int, member: object, shared: Cohort | InvalidValue, max_bytes: int
+    def _listed(self, document: object, collector: Collector) -> list[tuple[MemberList, Sequence[object]]]:
+        """The lists that are there. One that is no list costs only itself, where there is another."""
+        found = [(each, each.pointer.find(document)) for each in self._lists]
+        if all(value is MISSING for _, value in found):
+            pointers = " and ".join(str(each.pointer) for each in self._lists)
+            raise InvalidRecord(Reason.NO_MEMBERS_FIELD, f"{pointers} {'is' if len(found) == 1 else 'are'} missing")
+        lists: list[tuple[MemberList, Sequence[object]]] = []
+        for each, value in found:
+            if value is MISSING:
+                continue
+            try:
+                lists.append((each, member_list(value, str(each.pointer))))
+            except InvalidRecord as problem:
+                if len(found) == 1:
+                    raise
+                collector.reject(None, problem)
+        return lists
+
+    def _collect_lists(
+        self,
+        collector: Collector,
+        lists: Iterable[tuple[MemberList, Sequence[object]]],
+        shared: Cohort | InvalidValue,
+        action: Action,
+        rules: Rules,
+    ) -> None:
+        first = 0
+        for each, members in lists:
+            included = None if self._paths.member_included else _included(each, action)
+            for index, member in enumerate(members):
+                try:
+                    self._collect(collector, first + index, member, shared, included, rules.limits.context_key_bytes)
+                except InvalidValue as problem:
+                    collector.reject(first + index, problem.within(f"{each.pointer}/{index}"))
+            first += len(members)
+
+    def _collect(  # noqa: PLR0913, PLR0917 - a member, and what is the same for all
+        self,
+        collector: Collector,
+        place: int,
+        member: object,
+        shared: Cohort | InvalidValue,
+        included: bool | None,
+        max_bytes: int,
     ) -> None:
         """Add one member of the list. Raises `InvalidValue`, as seen from the member, where it cannot be used."""
         if not isinstance(member, dict):
             raise InvalidValue(Reason.MEMBER_INVALID, "it is not an object")
         paths, names = self._paths, self._names
         key = values.context_key(paths.member_id.find(member), names["member_id"], max_bytes)
-        included = values.membership(paths.member_included.find(member), names["member_included"])
+        if included is None:
+            included = values.membership(_find(paths.member_included, member), names["member_included"])
         named = (
             _find(paths.member_cohort_id, member),
             _find(paths.member_cohort_name, member),
             _find(paths.member_cohort_url, member),
         )
         collector.add(place, self._cohort_of_member(shared, named), key, included=included)
+
+    def _replacing(
+        self, document: object, shared: Cohort | InvalidValue | None, collector: Collector
+    ) -> Operation | None:
+        paths = self._paths
+        if not isinstance(shared, Cohort):
+            return None
+        try:
+            page = page_of(_find(paths.session, document), _find(paths.page, document), _find(paths.pages, document))
+        except InvalidValue as problem:
+            collector.reject(None, problem)
+            return None
+        return Operation(shared, page)
+
+    def _environment(self, named: object, feed: Feed, rules: Rules) -> str | None:
+        if self._environment_may_be_foreign:
+            return rules.environment_or_foreign(named, feed)
+        return rules.environment(named, feed)
+
+    def _action(self, value: object) -> Action:
+        if self._actions is None:
+            return Action.LISTS
+        if (value is MISSING or value is None) and all(each.included is not None for each in self._lists):
+            return Action.LISTS  # they say it without any action
+        return self._actions.meaning(value, self._names["action"])
 
     def _context_kind(self, named: object, feed: Feed) -> str:
         return values.context_kind(named, self._names["context_kind"], feed.context_kind)
@@ -144,11 +275,36 @@ class RequestParser:
         return cohort_of_member(shared, self.name, named, self._names["member_cohort_id"])
 
 
-def _column_decoder(paths: Paths) -> ColumnDecoder | None:
+class AnyOf:
+    """Reads payloads that one integration sends in several shapes."""
+
+    def __init__(self, parsers: Sequence[RequestParser]) -> None:
+        self._parsers = parsers
+        self.name = parsers[0].name
+        self.response_body = parsers[0].response_body
+
+    def parse(self, value: bytes, feed: Feed, rules: Rules) -> Parsed:
+        """The changes of one record. What is promised is said at `consumers.formats.Format`."""
+        for parser in self._parsers:
+            if parsed := parser.parse_columns(value, feed, rules):
+                return parsed
+        return self.parse_each(value, feed, rules)
+
+    def parse_each(self, value: bytes, feed: Feed, rules: Rules) -> Parsed:
+        """The long way, by the first shape that the payload may have."""
+        document = decode(value)
+        fitting = next((parser for parser in self._parsers if parser.recognizes(document)), self._parsers[0])
+        return fitting.parse_document(document, feed, rules)
+
+
+def _included(members: MemberList, action: Action) -> bool:
+    return action is not Action.REMOVE if members.included is None else members.included
+
+
+def _column_decoder(paths: Paths, lists: Sequence[MemberList]) -> ColumnDecoder | None:
     pointers: dict[str, Pointer | None] = msgspec.structs.asdict(paths)
-    del pointers["members"]
     try:
-        return ColumnDecoder(pointers, paths.members)
+        return ColumnDecoder(pointers, [each.pointer for each in lists])
     except NotOneShapeError:
         return None
 

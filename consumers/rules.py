@@ -42,6 +42,10 @@ class Rules:
             raise IgnoredRecord(Ignored.OTHER_ENVIRONMENT)
         raise _unknown("it is none of those configured")
 
+    def environment_or_foreign(self, named: object, feed: Feed) -> str | None:
+        """Likewise, where the tool may name a project of its own instead: what is none of ours, the feed decides."""
+        return self._environments.find_listed(named) or self.environment(MISSING, feed)
+
     def _find(self, name: str) -> str | None:
         # With no environments listed any name is taken, but not one that no store could keep.
         return None if name.isspace() or "\0" in name else self._environments.find(name)

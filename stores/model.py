@@ -95,6 +95,28 @@ class DeltaGroup(msgspec.Struct, frozen=True, gc=False):
         return msgspec.structs.replace(self, context_keys=self.context_keys[start:stop], places=self.places[start:stop])
 
 
+class Page(msgspec.Struct, frozen=True, gc=False):
+    """One part of a replace session: a full copy of a cohort, which tools send in pages of one session.
+
+    `pages` is None where a session does not say how many it has: it is complete from its first page on. `session` is
+    None where the record is all of it.
+    """
+
+    session: str | None
+    number: int = 1
+    pages: int | None = None
+
+
+class Clearing(msgspec.Struct, frozen=True, gc=False):
+    """One record that puts out whoever is not named again: a drain, or (with `page`) a page of a replace session."""
+
+    segment: SegmentKey
+    cohort: Cohort
+    context_kind: str
+    version: Version
+    page: Page | None = None
+
+
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """A segment as the store holds it."""
 

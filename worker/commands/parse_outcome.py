@@ -10,7 +10,7 @@ import msgspec
 from consumers.errors import Ignored, InvalidRecord, Reason, Reject
 from consumers.feeds import Feed, Limits
 from consumers.normalize import Normalizer
-from consumers.parsed import Change, Parsed
+from consumers.parsed import Change, Operation, Parsed
 from consumers.record import Record
 from worker.commands.json_records import Line
 from worker.commands.output import Advance
@@ -81,6 +81,19 @@ class _RejectedLine(msgspec.Struct, gc=False):
     detail: str
 
 
+class _DrainLine(msgspec.Struct, gc=False):
+    record: int
+    member: None
+    operation: str
+    cohort_id: str
+
+
+class _ReplaceLine(_DrainLine, gc=False):
+    session: str | None
+    page: int
+    pages: int
+
+
 class _IgnoredLine(msgspec.Struct, gc=False):
     record: int
     member: None
@@ -103,6 +116,8 @@ class JsonLines:
         for each in parsed.in_order():
             if isinstance(each, Change):
                 self._waiting.append(_change_line(number, parsed, each))
+            elif isinstance(each, Operation):
+                self._waiting.append(_operation_line(number, each))
             else:
                 self.reject(number, each)
         if len(self._waiting) >= LINES_AT_ONCE:
@@ -121,6 +136,13 @@ class JsonLines:
     def _write(self) -> None:
         self._output.write(self._encoder.encode_lines(self._waiting))
         self._waiting.clear()
+
+
+def _operation_line(number: int, operation: Operation) -> msgspec.Struct:
+    cohort_id, page = operation.cohort.cohort_id, operation.page
+    if page is None:
+        return _DrainLine(number, None, operation.name, cohort_id)
+    return _ReplaceLine(number, None, operation.name, cohort_id, page.session, page.number, page.pages or 1)
 
 
 def _change_line(number: int, parsed: Parsed, change: Change) -> _ChangeLine:

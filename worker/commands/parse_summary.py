@@ -8,7 +8,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from consumers.errors import SENTENCES, Ignored, Reason, Reject
-from consumers.parsed import Change, Parsed
+from consumers.parsed import Change, Operation, Parsed
 from consumers.segment_key import segment_key
 from worker.commands.output import print_line, print_table, rfc3339
 
@@ -115,8 +115,21 @@ def _rows(number: int, parsed: Parsed) -> Iterator[Sequence[object]]:
         if isinstance(each, Change):
             when = rfc3339(each.event_time_us) or "at the record's time"
             yield number, each.place, "join" if each.included else "leave", each.segment_key, each.context_key, when
+        elif isinstance(each, Operation):
+            yield _operation_row(number, each)
         else:
             yield _rejected_row(number, each)
+
+
+def _operation_row(number: int, operation: Operation) -> Sequence[object]:
+    cohort, page = operation.cohort, operation.page
+    if page is None:
+        said = "nobody is in it any more"
+    elif page.pages is None:
+        said = "once it is stored, all are out who are not named in this session"
+    else:
+        said = f"page {page.number} of {page.pages}: once all are stored, all others are out"
+    return number, None, operation.name, segment_key(cohort.integration, cohort.cohort_id), None, said
 
 
 def _rejected_row(number: int, rejected: Reject) -> Sequence[object]:

@@ -8,8 +8,9 @@ from typing import Any
 from consumers.errors import InvalidRecord, Reject
 from consumers.feeds import Environment, Environments, Feed, Limits
 from consumers.normalize import Normalized, Normalizer
-from consumers.parsed import Change
+from consumers.parsed import Change, Operation
 from consumers.record import Record, origin_of
+from consumers.segment_key import segment_key
 from tests.builders import a_record
 
 NOW_MS = 1_700_000_000_000
@@ -58,7 +59,11 @@ def rejects(payload: object, **feed: Any) -> dict[int | None, str]:
     return {reject.place: reject.detail for reject in normalized(payload, **feed).rejects}
 
 
-def _in_words(item: Change | Reject) -> str:
+def _in_words(item: Operation | Change | Reject) -> str:
+    if isinstance(item, Operation):
+        key, page = segment_key(item.cohort.integration, item.cohort.cohort_id), item.page
+        which = f" {page.session} {page.number}/{page.pages or '?'}" if page else ""
+        return f"{item.name} {key}{which}"
     if isinstance(item, Reject):
         return f"{item.place}: {item.reason}"
     return f"{'+' if item.included else '-'}{item.context_key} {item.segment_key}"

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from consumers.errors import InvalidRecord, Reject
 from consumers.feeds import Feed
-from consumers.parsed import Change
+from consumers.parsed import Change, Operation
 from tests.builders import a_record
 from tests.unit.consumers.meaning import a_normalizer
 
@@ -55,7 +56,10 @@ def outcome(payload: object, feed: Feed) -> dict[str, Any]:
     }
 
 
-def member(item: Change | Reject) -> dict[str, Any]:
+def member(item: Operation | Change | Reject) -> dict[str, Any]:
+    if isinstance(item, Operation):
+        said = {"operation": item.name, "cohort_id": item.cohort.cohort_id, "cohort_name": item.cohort.name}
+        return said | (msgspec.structs.asdict(item.page) if item.page else {})
     if isinstance(item, Reject):
         return {"place": item.place, "rejected": item.reason, "detail": item.detail}
     return {

@@ -21,6 +21,18 @@ PARSER: dict[str, Any] = {
     "memberArrayParser": {"memberIdPath": "/user_id", "booleanMembershipPath": "/value", "cohortIdPath": "/cohort_id"},
 }
 WHERE = "/capabilities/syncedSegment/requestParser"
+BOOLEAN = f"{WHERE}/memberArrayParser/booleanMembershipPath"
+COMMON: dict[str, Any] = {
+    "environmentIdPath": "/environment_id",
+    "cohortIdPath": "/cohort_id",
+    "cohortNamePath": "/cohort_name",
+    "memberArrayParser": {"memberIdPath": "/id"},
+}
+LISTS: dict[str, Any] = {**COMMON, "addMemberArrayPath": "/in", "removeMemberArrayPath": "/out"}
+MATCHER = {"path": "/action", "matcher": "^(add|join)$"}
+ACTION: dict[str, Any] = {**COMMON, "memberArrayPath": "/members", "arrayInclusion": MATCHER}
+WORDS: dict[str, Any] = {**COMMON, "memberArrayPath": "/members"}
+REPLACING = {"cohortSync": {"actionPath": "/action", "actions": {"a": "replace"}}}
 
 
 def manifest(parser: dict[str, Any] = PARSER, **others: Any) -> dict[str, Any]:
@@ -121,15 +133,35 @@ def test_pointers_that_no_type_can_follow_are_followed_one_by_one(normalizer_of:
         (manifest({**PARSER, "cohortIdPath": 3}), f"{WHERE}/cohortIdPath", "must be a JSON pointer"),
         (manifest({**PARSER, "memberPath": "/m"}), f"{WHERE}/memberPath", "not permitted"),
         (manifest(member_parser(inversePath="/x")), f"{WHERE}/memberArrayParser/inversePath", "not permitted"),
-        (manifest(member_parser(booleanMembershipPath=None)), "/memberArrayParser/booleanMembershipPath", "required"),
-        (manifest({**PARSER, "addMemberArrayPath": "/add"}), "/addMemberArrayPath", "not supported"),
-        (manifest({**PARSER, "removeMemberArrayPath": "/remove"}), "/removeMemberArrayPath", "not supported"),
+        (manifest(member_parser(booleanMembershipPath=None)), f"{BOOLEAN}:", "is missing"),
+        (manifest({**LISTS, "addMemberArrayPath": None}), f"{WHERE}/addMemberArrayPath", "is missing"),
+        (manifest({**LISTS, "removeMemberArrayPath": None}), f"{WHERE}/removeMemberArrayPath", "is missing"),
+        (manifest({**LISTS, "removeMemberArrayPath": "/in"}), f"{WHERE}/removeMemberArrayPath", "the list to add"),
+        (manifest({**LISTS, "memberArrayPath": "/all"}), f"{WHERE}/memberArrayPath", "no meaning"),
+        (manifest({**LISTS, "arrayInclusion": MATCHER}), f"{WHERE}/arrayInclusion", "no meaning"),
+        (manifest({**PARSER, "arrayInclusion": MATCHER}), f"{WHERE}/arrayInclusion", "no meaning"),
+        (manifest({**ACTION, "arrayInclusion": {"path": "/a"}}), f"{WHERE}/arrayInclusion/matcher", "required"),
+        (manifest({**ACTION, "arrayInclusion": {"path": "/a", "matcher": "(a"}}), "/arrayInclusion/matcher", "RE2"),
+        (manifest({**ACTION, "arrayInclusion": {"path": "/a", "matcher": "(?=a)"}}), "/arrayInclusion/matcher", "RE2"),
+        (manifest({**ACTION, "arrayInclusion": {"path": "/a", "matcher": ""}}), "/arrayInclusion/matcher", "every"),
         (
-            manifest({**PARSER, "arrayInclusion": {"path": "/a", "matcher": "^add$"}}),
-            "/arrayInclusion",
-            "not supported",
+            manifest({**ACTION, "arrayInclusion": {"path": "a", "matcher": "a"}}),
+            "/arrayInclusion/path",
+            "no JSON pointer",
         ),
-        (manifest({k: v for k, v in PARSER.items() if k != "memberArrayPath"}), "/memberArrayPath", "required"),
+        (manifest({**PARSER, "memberArrayPath": None}), f"{WHERE}/memberArrayPath", "is missing"),
+        (manifest({**WORDS, "cohortSync": {"actions": {"a": "add"}}}), f"{WHERE}/cohortSync/actionPath", "is missing"),
+        (manifest({**WORDS, "cohortSync": {"actions": {"a": "join"}}}), f"{WHERE}/cohortSync/actions/a", "replace"),
+        (
+            manifest({**LISTS, "cohortSync": {"actionPath": "/action", "actions": {"a": "replace"}}}),
+            f"{WHERE}/cohortSync/actions",
+            "one list",
+        ),
+        (
+            manifest({**PARSER, "memberArrayParser": {"memberIdPath": "/id", "cohortIdPath": "/c"}} | REPLACING),
+            f"{WHERE}/memberArrayParser/cohortIdPath",
+            "replaces",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_when_the_file_is_loaded(
@@ -181,8 +213,22 @@ def test_a_users_manifest_wins_over_ours_of_the_same_name(tmp_path: Path) -> Non
     path = tmp_path / "Amplitude.json"
     path.write_text(json.dumps(manifest()))
 
-    assert Formats([path]).names() == ["Amplitude", "amplitude-webhook", "segment"]
+    names = Formats([path]).names()
+
+    assert "Amplitude" in names
+    assert "amplitude" not in names
 
 
 def test_the_integrations_of_the_project_are_known() -> None:
-    assert known_integrations() == ["amplitude", "amplitude-webhook", "segment"]
+    assert set(known_integrations()) == {
+        *("amplitude", "census-synced-segments", "heap-inbound", "hightouch", "rudderstack", "segment-audiences"),
+        *("tealium-synced-segments", "zeotap", "fulcrum", "sumatra-synced-segments"),
+        *("segment", "amplitude-webhook", "mixpanel"),
+    }
+
+
+def test_the_body_that_launchdarkly_answers_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "any.json"
+    path.write_text(json.dumps(manifest(jsonResponseBody='{"status": "{{status}}"}')))
+
+    assert load(path).response_body == '{"status": "{{status}}"}'
