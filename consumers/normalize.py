@@ -14,7 +14,7 @@ from consumers.parsed import Parsed
 from consumers.record import Record
 from consumers.rules import Rules
 from consumers.segment_key import segment_of
-from stores.model import DeltaGroup, Version
+from stores.model import Clearing, DeltaGroup, Version
 
 
 class Normalized(msgspec.Struct, frozen=True):
@@ -27,6 +27,8 @@ class Normalized(msgspec.Struct, frozen=True):
     ignored: Ignored | None = None
     conflicts: int = 0
     """Members that were listed more than once with different membership; the last one won."""
+    clearing: Clearing | None = None
+    """What the record does to a whole segment, once its deltas are stored."""
     future_event_time: bool = False
     """The source's clock was later than allowed and the record's timestamp was taken instead."""
 
@@ -67,7 +69,7 @@ class Normalizer:
     def _versioned(self, parsed: Parsed, environment: str, arrived_us: int, position: int) -> Normalized:
         """What was parsed, at its versions. A clock that is too far ahead is not believed."""
         latest_us = arrived_us + self._rules.limits.future_skew_s * 1_000_000
-        groups, is_ahead = [], False
+        groups, clearing, is_ahead = [], None, False
         for changes in parsed.changes:
             time_us = changes.event_time_us
             if time_us is None:
@@ -86,7 +88,21 @@ class Normalizer:
                     changes.places,
                 )
             )
-        return Normalized(groups, parsed.rejects, parsed.members, None, parsed.conflicts, is_ahead)
+        operation = parsed.operation
+        # A page that was not understood as a whole replaces nobody; its rejects say so.
+        if operation is not None and not (operation.page is not None and parsed.rejects):
+            time_us = operation.event_time_us or arrived_us
+            if time_us > latest_us:
+                time_us, is_ahead = arrived_us, True
+            cohort = operation.cohort
+            clearing = Clearing(
+                segment_of(environment, cohort.integration, cohort.cohort_id),
+                cohort,
+                parsed.context_kind,
+                Version(time_us, position),
+                operation.page,
+            )
+        return Normalized(groups, parsed.rejects, parsed.members, None, parsed.conflicts, clearing, is_ahead)
 
 
 def _with_headers(feed: Feed, record: Record) -> Feed:

@@ -116,6 +116,25 @@ class Clearing(msgspec.Struct, frozen=True, gc=False):
     version: Version
     page: Page | None = None
 
+    def __len__(self) -> int:
+        return 1
+
+
+SegmentChange = DeltaGroup | Clearing
+"""What a record does to one segment. Each of them may be the first that is seen of it."""
+
+
+class OpenSession(msgspec.Struct, frozen=True, kw_only=True):
+    """A replace session of which pages are missing, so that it removes nobody yet."""
+
+    environment: str
+    segment: str
+    session: str
+    stored_pages: int
+    pages: int
+    since: datetime
+    last_page_at: datetime
+
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """A segment as the store holds it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from consumers.record import Record
-from stores.model import Cohort, DeltaGroup, Position, SegmentKey, Version
+from stores.model import Clearing, Cohort, DeltaGroup, Page, Position, SegmentKey, Version
 
 A_TIME_US = 1_692_206_763_000_000
 
@@ -33,6 +33,25 @@ def a_group(  # noqa: PLR0913 - a builder names everything that may matter
         version=version or a_version(),
         context_keys=list(keys),
         places=range(len(keys)),
+    )
+
+
+def a_clearing(  # noqa: PLR0913 - a builder names everything that may matter
+    session: str | None = None,
+    page: int = 1,
+    pages: int | None = None,
+    *,
+    segment: str = "amplitude-beta",
+    drain: bool = False,
+    version: Version | None = None,
+) -> Clearing:
+    """A page of a replace session, or a drain."""
+    return Clearing(
+        segment=SegmentKey("production", segment),
+        cohort=Cohort("amplitude", segment.removeprefix("amplitude-"), "Beta"),
+        context_kind="user",
+        version=version or a_version(),
+        page=None if drain else Page(session, page, pages),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from stores.base import Applied, SegmentRef
 from stores.errors import BatchRejectedError, StoreUnavailableError
-from stores.model import DeltaGroup, SegmentKey
+from stores.model import DeltaGroup, SegmentChange, SegmentKey
 from tests.memory_store import MemoryStore
 
 
@@ -32,9 +32,9 @@ class FlakyStore(MemoryStore):
         super().__init__()
         self._failures = failures
 
-    async def resolve(self, groups: Sequence[DeltaGroup]) -> Mapping[SegmentKey, SegmentRef]:
+    async def resolve(self, changes: Sequence[SegmentChange]) -> Mapping[SegmentKey, SegmentRef]:
         self._fail()
-        return await super().resolve(groups)
+        return await super().resolve(changes)
 
     async def apply(self, deltas: Sequence[tuple[int, DeltaGroup]]) -> Applied:
         self._fail()

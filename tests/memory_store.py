@@ -5,35 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from stores.base import Applied, SegmentRef
-from stores.model import DeltaGroup, SegmentKey, Version
+from stores.model import Clearing, DeltaGroup, SegmentChange, SegmentKey, Version
 
 
 class MemoryStore:
-    """`SegmentStore` without a server: last writer wins over versions, and nothing else."""
+    """`SegmentStore` without a server: last writer wins over versions, and what a clearing covers is out."""
 
     def __init__(self) -> None:
         self._topics: dict[str, int] = {}
         self._segments: dict[SegmentKey, SegmentRef] = {}
         self._named: dict[int, Version] = {}
         self._rows: dict[tuple[int, str], tuple[Version, bool]] = {}
+        self._pages: dict[tuple[int, str, int], dict[int, Version]] = {}
 
     async def topic_id(self, topic: str) -> int:
         return self._topics.setdefault(topic, len(self._topics) + 1)
 
-    async def resolve(self, groups: Sequence[DeltaGroup]) -> Mapping[SegmentKey, SegmentRef]:
-        for group in groups:
-            if group.segment not in self._segments:
-                ref = SegmentRef(len(self._segments) + 1, group.context_kind, group.cohort.name, group.cohort.url)
-                self._segments[group.segment] = ref
-                self._named[ref.id] = group.version
-        return {group.segment: self._segments[group.segment] for group in groups}
+    async def resolve(self, changes: Sequence[SegmentChange]) -> Mapping[SegmentKey, SegmentRef]:
+        for change in changes:
+            if change.segment not in self._segments:
+                ref = SegmentRef(len(self._segments) + 1, change.context_kind, change.cohort.name, change.cohort.url)
+                self._segments[change.segment] = ref
+                self._named[ref.id] = change.version
+        return {change.segment: self._segments[change.segment] for change in changes}
 
-    async def rename(self, segment_id: int, group: DeltaGroup) -> None:
-        ref = self._segments[group.segment]
-        if self._named[segment_id] < group.version:
-            self._named[segment_id] = group.version
-            self._segments[group.segment] = ref._replace(
-                cohort_name=group.cohort.name or ref.cohort_name, cohort_url=group.cohort.url or ref.cohort_url
+    async def rename(self, segment_id: int, change: SegmentChange) -> None:
+        ref = self._segments[change.segment]
+        if self._named[segment_id] < change.version:
+            self._named[segment_id] = change.version
+            self._segments[change.segment] = ref._replace(
+                cohort_name=change.cohort.name or ref.cohort_name, cohort_url=change.cohort.url or ref.cohort_url
             )
 
     async def apply(self, deltas: Sequence[tuple[int, DeltaGroup]]) -> Applied:
@@ -52,10 +53,41 @@ class MemoryStore:
                 self._rows[row] = (version, included)
         return Applied(stale)
 
+    async def begin(self, pages: Sequence[tuple[int, Clearing]]) -> None:
+        """Nothing to prepare: memberships are read through the clearings."""
+
+    async def clear(self, clearings: Sequence[tuple[int, Clearing]]) -> None:
+        for segment_id, clearing in clearings:
+            page, version = clearing.page, clearing.version
+            if page is None or page.session is None:
+                session, pages, number = f"#{version.position}", 1, 1
+            else:
+                session, pages, number = page.session, page.pages or 0, page.number
+            stored = self._pages.setdefault((segment_id, session, pages), {})
+            newer = max if pages else min
+            stored[number] = newer(stored.get(number, version), version)
+
+    def _cleared(self, segment_id: int) -> Version | None:
+        """From where on memberships of this segment count."""
+        return max(
+            (
+                min(pages.values())
+                for (segment, _, count), pages in self._pages.items()
+                if segment == segment_id and len(pages) >= count
+            ),
+            default=None,
+        )
+
     async def memberships(self) -> dict[tuple[str, str], tuple[bool, Version]]:
         """The whole state: by segment and context key, whether it is in, and the version that decided."""
         keys = {ref.id: key.key for key, ref in self._segments.items()}
-        return {(keys[segment], key): (included, version) for (segment, key), (version, included) in self._rows.items()}
+        cleared = {segment_id: self._cleared(segment_id) for segment_id in keys}
+        return {
+            (keys[segment], key): (False, clearing)
+            if (clearing := cleared[segment]) is not None and version < clearing
+            else (included, version)
+            for (segment, key), (version, included) in self._rows.items()
+        }
 
     async def included_counts(self) -> dict[str, int]:
         """By segment, how many are in."""

@@ -10,6 +10,7 @@ from stores.base import SegmentStore
 from stores.model import Version
 from stores.postgres.writing import PostgresStore
 from tests.memory_store import MemoryStore
+from worker.sweeper import finish_sweeps
 
 
 class StoreUnderTest(SegmentStore, Protocol):
@@ -19,7 +20,8 @@ class StoreUnderTest(SegmentStore, Protocol):
 
     async def memberships(self) -> dict[tuple[str, str], tuple[bool, Version]]: ...
 
-    async def included_counts(self) -> dict[str, int]: ...
+    async def included_counts(self) -> dict[str, int]:
+        """By segment, how many are in, once everything is swept."""
 
     async def cohort_names(self) -> dict[str, str | None]: ...
 
@@ -47,11 +49,12 @@ class PostgresStoreUnderTest(PostgresStore):
         await super().__aexit__(*exc)
 
     async def reset(self) -> None:
-        await self._eyes.execute("TRUNCATE membership, segment, topic, environment RESTART IDENTITY CASCADE")
+        await self._eyes.execute("TRUNCATE membership, clearing, segment, topic, environment RESTART IDENTITY CASCADE")
 
     async def memberships(self) -> dict[tuple[str, str], tuple[bool, Version]]:
         rows = await self._eyes.fetch(
-            "SELECT key, context_key, included, event_time, position FROM membership JOIN segment ON id = segment_id"
+            "SELECT key, context_key, included, event_time, position "
+            "FROM membership_in_force JOIN segment ON id = segment_id"
         )
         return {
             (row["key"], row["context_key"]): (row["included"], Version(row["event_time"], row["position"]))
@@ -59,6 +62,7 @@ class PostgresStoreUnderTest(PostgresStore):
         }
 
     async def included_counts(self) -> dict[str, int]:
+        await finish_sweeps(self)
         return dict(await self._eyes.fetch("SELECT key, included_count FROM segment"))
 
     async def cohort_names(self) -> dict[str, str | None]:

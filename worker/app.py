@@ -30,6 +30,7 @@ from worker.observer import observe
 from worker.pipeline import Pipeline
 from worker.segments import SegmentResolver
 from worker.settings import Settings
+from worker.sweeper import finish_sweeps, sweep
 from worker.watchdog import Watchdog, measure_loop_lag
 from worker.writer import BatchWriter
 
@@ -122,12 +123,15 @@ async def _run(worker: Worker, *, until_caught_up: bool, drain_s: float) -> None
             beside = [
                 tasks.create_task(observe(consumer, store, instruments, worker.topics), name="observer"),
                 tasks.create_task(measure_loop_lag(instruments), name="loop-lag"),
+                tasks.create_task(sweep(store), name="sweeper"),
             ]
             if until_caught_up:
                 beside.append(tasks.create_task(_stop_when_caught_up(worker, drain_s), name="catch-up"))
             await pipeline.run()
             for task in beside:
                 task.cancel()
+        if until_caught_up:
+            await finish_sweeps(store)
     finally:
         await consumer.stop()
 

@@ -16,7 +16,7 @@ from consumers.dead_letter import DeadLetter
 from consumers.errors import Ignored
 from consumers.normalize import Normalized
 from consumers.record import Record, TopicPartition
-from stores.model import DeltaGroup
+from stores.model import Clearing, DeltaGroup, SegmentChange
 
 _TOPIC, _TIMESTAMP_MS, _PLACE = attrgetter("topic"), attrgetter("timestamp_ms"), attrgetter("topic", "partition")
 
@@ -55,12 +55,18 @@ class Batch:
         self.deltas = 0
         self.bytes = 0
         self.groups: list[DeltaGroup] = []
+        self.clearings: list[Clearing] = []
         self.sources: dict[int, Record] = {}
-        """By position, the record of each group: should one of its deltas fail later, it is a dead letter."""
+        """By position, the record of each group and clearing: should one fail later, it is a dead letter."""
         self.dead_letters: list[DeadLetter] = []
         self.ignored: Counter[Ignored] = Counter()
         self.future_event_times = 0
         self.conflicts = 0
+
+    @property
+    def changes(self) -> list[SegmentChange]:
+        """Everything that is for a segment."""
+        return [*self.groups, *self.clearings]
 
     @property
     def next_offsets(self) -> dict[TopicPartition, int]:
@@ -88,6 +94,9 @@ class Batch:
             for group in normalized.groups:
                 self.groups.append(group)
                 self.deltas += len(group.context_keys)
+        if normalized.clearing is not None:
+            self.sources[normalized.clearing.version.position] = record
+            self.clearings.append(normalized.clearing)
         if normalized.rejects:
             self.dead_letters += rejected_members(record, normalized)
         if normalized.ignored:

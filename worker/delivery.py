@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from consumers.dead_letter import DeadLetter, DeadLetterProducer
 from consumers.errors import Reason
-from stores.model import DeltaGroup
+from stores.model import DeltaGroup, SegmentChange
 from worker.backoff import until_available
 from worker.batch import Batch
 from worker.dead_letter_guard import DeadLetterGuard
 from worker.instruments import Instruments
-from worker.segments import RefusedDeltas, SegmentResolver
+from worker.segments import Refused, Resolved, SegmentResolver
 from worker.writer import BatchWriter
 
 
@@ -40,28 +40,39 @@ class Delivery:
         Returns the topics that are held from now on because of what was rejected here.
         """
         rejected: list[DeadLetter] = []
-        if batch.groups:
+        if changes := batch.changes:
             with self._metrics.stage("resolve"):
-                resolved = await until_available(self._health, "postgres", lambda: self._segments.resolve(batch.groups))
+                resolved = await until_available(self._health, "postgres", lambda: self._segments.resolve(changes))
             with self._metrics.stage("write"):
-                written = await self._writer.write(resolved.deltas)
-            self._metrics.deltas_stored(resolved.deltas, written.stale)
-            rejected += [_mismatch(batch, group) for group in resolved.mismatched]
-            rejected += _refusals(batch, (*resolved.refused, *written.refused))
+                refused = [*resolved.refused, *await self._write(resolved)]
+            rejected += [_mismatch(batch, change) for change in resolved.mismatched]
+            rejected += _refusals(batch, refused)
         if letters := [*batch.dead_letters, *rejected]:
             with self._metrics.stage("dead_letter"):
                 await until_available(self._health, "dead_letter_topic", lambda: self._dead_letters.send(letters))
             self._metrics.dead_letters_sent(letters)
         return self._observe(batch, rejected) if rejected else []
 
+    async def _write(self, resolved: Resolved) -> list[Refused]:
+        """Deltas first, and then what clears a segment, since that must not come before what its record names."""
+        await self._writer.begin(resolved.clearings)
+        written = await self._writer.write(resolved.deltas)
+        self._metrics.deltas_stored(resolved.deltas, written.stale)
+        # A page of which a member was refused is not all there.
+        incomplete = {refused.change.version.position for refused in (*resolved.refused, *written.refused)}
+        clearings = [each for each in resolved.clearings if each[1].version.position not in incomplete]
+        refused = await self._writer.clear(clearings)
+        self._metrics.clearings_stored(clearing for _, clearing in clearings)
+        return [*written.refused, *refused]
+
     def _observe(self, batch: Batch, rejected: Sequence[DeadLetter]) -> list[str]:
         """Tells the guard what the decoder could not know: what share of each record's deltas was rejected here."""
         deltas = Counter[int]()
-        for group in batch.groups:
-            deltas[id(batch.sources[group.version.position])] += len(group)
+        for change in batch.changes:
+            deltas[id(batch.sources[change.version.position])] += len(change)
         shares: dict[str, float] = {}
         for letter in rejected:
-            topic, members = letter.record.topic, len(letter.members or ())
+            topic, members = letter.record.topic, len(letter.members) if letter.members else 1
             shares[topic] = shares.get(topic, 0.0) + members / deltas[id(letter.record)]
         records = Counter(record.topic for record in batch.records)
         return [
@@ -69,26 +80,28 @@ class Delivery:
         ]
 
 
-def _mismatch(batch: Batch, group: DeltaGroup) -> DeadLetter:
-    detail = f"{group.segment.key} holds contexts of another kind than {group.context_kind}"
-    return _rejected(batch, group, Reason.CONTEXT_KIND_MISMATCH, detail)
+def _mismatch(batch: Batch, change: SegmentChange) -> DeadLetter:
+    detail = f"{change.segment.key} holds contexts of another kind than {change.context_kind}"
+    record = batch.sources[change.version.position]
+    return DeadLetter(record, Reason.CONTEXT_KIND_MISMATCH, detail, _places(change) or None)
 
 
-def _refusals(batch: Batch, refused: Sequence[RefusedDeltas]) -> list[DeadLetter]:
+def _refusals(batch: Batch, refused: Sequence[Refused]) -> list[DeadLetter]:
     """One letter for each record and SQLSTATE: a thousand members that are refused must not be a thousand copies."""
     places: dict[tuple[int, str], list[int]] = {}
-    for group, sqlstate in refused:
-        places.setdefault((group.version.position, sqlstate), []).extend(group.places)
+    for change, sqlstate in refused:
+        places.setdefault((change.version.position, sqlstate), []).extend(_places(change))
     return [
         DeadLetter(
             batch.sources[position],
             Reason.STORE_REJECTED,
             f"PostgreSQL gave SQLSTATE {sqlstate}",
-            tuple(sorted(members)),
+            tuple(sorted(members)) or None,
         )
         for (position, sqlstate), members in places.items()
     ]
 
 
-def _rejected(batch: Batch, group: DeltaGroup, reason: Reason, detail: str) -> DeadLetter:
-    return DeadLetter(batch.sources[group.version.position], reason, detail, tuple(group.places))
+def _places(change: SegmentChange) -> tuple[int, ...]:
+    """The members that it is about; none where it is about all of the record."""
+    return tuple(change.places) if isinstance(change, DeltaGroup) else ()

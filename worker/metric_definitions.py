@@ -62,6 +62,12 @@ class MetricDefinitions:
             "Stored deltas that changed nothing, being older or known. A rise: a replay, or a source repeats itself.",
             "integration",
         )
+        self.operations_total = self._counter(
+            "operations",
+            "Drains, and pages of replace sessions, that were stored. A drain empties a segment.",
+            "integration",
+            "operation",
+        )
         self.rejects_total = self._counter(
             "rejects",
             "Members, or whole records, that were rejected. A rise: a source changed what it sends.",
@@ -140,6 +146,13 @@ class MetricDefinitions:
         self.store_horizon_age_seconds = self._gauge(
             "store_horizon_age_seconds",
             "Age of the oldest open write transaction on the server. A rise: it holds back projections and the sweep.",
+        )
+        self.open_replace_sessions = self._gauge(
+            "open_replace_sessions", "Replace sessions that miss pages, so that they remove nobody yet."
+        )
+        self.oldest_open_replace_session_seconds = self._gauge(
+            "oldest_open_replace_session_seconds",
+            "For so long the oldest replace session has missed pages. Hours: look at `cohort-sync status`.",
         )
 
     def _define_process(self) -> None:

@@ -14,7 +14,7 @@ from consumers.errors import Ignored
 from consumers.feeds import Feed
 from consumers.record import TopicPartition
 from stores.errors import BatchRejectedError, StoreUnavailableError
-from stores.model import DeltaGroup
+from stores.model import Clearing, DeltaGroup
 from worker.metric_definitions import PAUSE_REASONS, MetricDefinitions
 
 if TYPE_CHECKING:
@@ -121,6 +121,12 @@ class Metrics(MetricDefinitions):
             self.deltas_total.labels(integration, "add" if included else "remove").inc(count)
         for segment_id, count in stale.items():
             self.stale_deltas_total.labels(integrations.get(segment_id, UNKNOWN)).inc(count)
+
+    def clearings_stored(self, clearings: Iterable[Clearing]) -> None:
+        """These drains and pages of replace sessions are durable."""
+        for clearing in clearings:
+            operation = "drain" if clearing.page is None else "replace"
+            self.operations_total.labels(clearing.cohort.integration, operation).inc()
 
     def dead_letters_sent(self, letters: Iterable[DeadLetter]) -> None:
         """These are safe in the dead letter topic."""

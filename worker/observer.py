@@ -48,6 +48,8 @@ async def _ask_store(store: PostgresStore, instruments: Instruments) -> None:
         health.check_passed("postgres")
         metrics.segments.set(facts.segments)
         metrics.store_horizon_age_seconds.set(facts.horizon_age_s)
+        metrics.open_replace_sessions.set(facts.open_sessions)
+        metrics.oldest_open_replace_session_seconds.set(facts.oldest_open_session_s)
 
 
 async def _ask_kafka(consumer: KafkaConsumer, instruments: Instruments, needed_topics: AbstractSet[str]) -> None:

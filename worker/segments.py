@@ -1,4 +1,4 @@
-"""Which segment a group of deltas belongs to: resolved through a bounded cache, created on first sight."""
+"""Which segment a change belongs to: resolved through a bounded cache, created on first sight."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ import structlog
 
 from stores.base import SegmentRef, SegmentStore
 from stores.errors import BatchRejectedError
-from stores.model import DeltaGroup, SegmentKey
+from stores.model import Clearing, DeltaGroup, SegmentChange, SegmentKey
 
 log = structlog.get_logger(__name__)
 
 CACHED_SEGMENTS = 100_000
 
 
-class RefusedDeltas(NamedTuple):
-    """Deltas that the store will never take, and the SQLSTATE that it gave."""
+class Refused(NamedTuple):
+    """What the store will never take, and the SQLSTATE that it gave."""
 
-    group: DeltaGroup
+    change: SegmentChange
     sqlstate: str
 
 
 class Resolved(NamedTuple):
-    """Deltas with their segments' ids; those of another kind than their segment; those that can have no segment."""
+    """Changes with their segments' ids; those of another kind than their segment; those that can have no segment."""
 
     deltas: list[tuple[int, DeltaGroup]]
-    mismatched: list[DeltaGroup]
-    refused: list[RefusedDeltas]
+    clearings: list[tuple[int, Clearing]]
+    mismatched: list[SegmentChange]
+    refused: list[Refused]
 
 
 class SegmentResolver:
@@ -40,56 +41,58 @@ class SegmentResolver:
         self._known: OrderedDict[SegmentKey, SegmentRef] = OrderedDict()
         self._cached_segments = cached_segments
 
-    async def resolve(self, groups: Sequence[DeltaGroup]) -> Resolved:
+    async def resolve(self, changes: Sequence[SegmentChange]) -> Resolved:
         """Raises that the store is unavailable, or is no store for us; calling it again is harmless."""
-        refused = await self._learn(groups)
-        resolved = Resolved([], [], [])
-        renamed: dict[SegmentKey, DeltaGroup] = {}
-        for group in groups:
-            segment, cohort = self._known.get(group.segment), group.cohort
+        refused = await self._learn(changes)
+        resolved = Resolved([], [], [], [])
+        renamed: dict[SegmentKey, SegmentChange] = {}
+        for change in changes:
+            segment, cohort = self._known.get(change.segment), change.cohort
             if segment is None:
-                resolved.refused.append(RefusedDeltas(group, refused[group.segment]))
+                resolved.refused.append(Refused(change, refused[change.segment]))
                 continue
-            if group.context_kind == segment.context_kind:
-                resolved.deltas.append((segment.id, group))
+            if change.context_kind != segment.context_kind:
+                resolved.mismatched.append(change)
+            elif isinstance(change, DeltaGroup):
+                resolved.deltas.append((segment.id, change))
             else:
-                resolved.mismatched.append(group)
+                resolved.clearings.append((segment.id, change))
             if (cohort.name != segment.cohort_name and cohort.name) or (
                 cohort.url != segment.cohort_url and cohort.url
             ):
-                newest = renamed.setdefault(group.segment, group)
-                if newest.version < group.version:
-                    renamed[group.segment] = group
+                newest = renamed.setdefault(change.segment, change)
+                if newest.version < change.version:
+                    renamed[change.segment] = change
         await self._rename(renamed)
         self._forget()
         return resolved
 
-    async def _learn(self, groups: Iterable[DeltaGroup]) -> dict[SegmentKey, str]:
+    async def _learn(self, changes: Iterable[SegmentChange]) -> dict[SegmentKey, str]:
         """Asks for what is not known yet. What the store refuses to create comes back with its SQLSTATE."""
-        unknown = [group for group in groups if group.segment not in self._known]
+        unknown = [change for change in changes if change.segment not in self._known]
         if not unknown:
             return {}
         try:
             self._known.update(await self._store.resolve(unknown))
         except BatchRejectedError:
-            return await self._learn_each({group.segment: group for group in reversed(unknown)}.values())
+            return await self._learn_each({change.segment: change for change in reversed(unknown)}.values())
         return {}
 
-    async def _learn_each(self, groups: Iterable[DeltaGroup]) -> dict[SegmentKey, str]:
+    async def _learn_each(self, changes: Iterable[SegmentChange]) -> dict[SegmentKey, str]:
         refused: dict[SegmentKey, str] = {}
-        for group in groups:
+        for change in changes:
             try:
-                self._known.update(await self._store.resolve([group]))
+                self._known.update(await self._store.resolve([change]))
             except BatchRejectedError as exc:
-                refused[group.segment] = exc.sqlstate
+                refused[change.segment] = exc.sqlstate
         return refused
 
-    async def _rename(self, renamed: Mapping[SegmentKey, DeltaGroup]) -> None:
+    async def _rename(self, renamed: Mapping[SegmentKey, SegmentChange]) -> None:
         """Tells the store of the newest name of each; the store knows whether a newer record named it before."""
-        for key, group in renamed.items():
-            segment, cohort = self._known[key], group.cohort
+        for key, change in renamed.items():
+            segment, cohort = self._known[key], change.cohort
             try:
-                await self._store.rename(segment.id, group)
+                await self._store.rename(segment.id, change)
             except BatchRejectedError as exc:  # a name decides nothing, so an odd one costs nobody their membership
                 log.warning("segment_rename_refused", segment_id=segment.id, sqlstate=exc.sqlstate)
             self._known[key] = segment._replace(

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from stores.base import Applied, SegmentStore
 from stores.errors import BatchRejectedError
-from stores.model import DeltaGroup
+from stores.model import Clearing, DeltaGroup
 from worker.backoff import until_available
 from worker.instruments import Instruments
 from worker.lanes import Lane, split_into_lanes
-from worker.segments import RefusedDeltas
+from worker.segments import Refused
 
 WRITERS = 2
 """Two writes side by side use two cores; four were measured to add nothing (design.md 4)."""
@@ -22,7 +22,7 @@ class Written(NamedTuple):
     """What became of a batch: all is durable but for the refused; `stale` counts by segment what changed nothing."""
 
     stale: dict[int, int]
-    refused: list[RefusedDeltas]
+    refused: list[Refused]
 
 
 class BatchWriter:
@@ -41,6 +41,24 @@ class BatchWriter:
                 tasks.create_task(self._write_lane(lane, written), name=f"writer-{lane.context_kind}")
         return written
 
+    async def begin(self, clearings: Sequence[tuple[int, Clearing]]) -> None:
+        """To be called before the members of these are written: where a session begins is then known."""
+        pages = [each for each in clearings if each[1].page is not None and each[1].page.pages is None]
+        if pages:
+            await until_available(self._health, "postgres", lambda: self._store.begin(pages))
+
+    async def clear(self, clearings: Sequence[tuple[int, Clearing]]) -> list[Refused]:
+        """To be called when their members are written. Returns those that the store refuses."""
+        if not clearings:
+            return []
+        try:
+            await until_available(self._health, "postgres", lambda: self._store.clear(clearings))
+        except BatchRejectedError as exc:
+            if len(clearings) == 1:
+                return [Refused(clearings[0][1], exc.sqlstate)]
+            return [refused for each in clearings for refused in await self.clear([each])]
+        return []
+
     async def _write_lane(self, lane: Lane, written: Written) -> None:
         async with self._writers:
             await self._write_or_split(lane.deltas, written)
@@ -51,7 +69,7 @@ class BatchWriter:
         except BatchRejectedError as exc:
             halves = _halves(deltas)
             if not halves:
-                written.refused.append(RefusedDeltas(deltas[0][1], exc.sqlstate))
+                written.refused.append(Refused(deltas[0][1], exc.sqlstate))
             for half in halves:
                 await self._write_or_split(half, written)
         else:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from stores.model import Membership, Position, Segment, Version
+from stores.model import Membership, OpenSession, Position, Segment, Version
 from stores.postgres.connection import connected
 from stores.postgres.copy_rows import context_hash
 from stores.postgres.migrating import require_schema
@@ -32,6 +32,10 @@ class PostgresReader:
     async def segments_named(self, key: str, environment: str | None = None) -> list[Segment]:
         """The segments of this key: one for each environment that has it."""
         return [Segment(**row) for row in await self._session.fetch(query("list_segments"), environment, key)]
+
+    async def open_sessions(self, environment: str | None = None) -> list[OpenSession]:
+        """Replace sessions that miss pages, of one environment or of all."""
+        return [OpenSession(**row) for row in await self._session.fetch(query("list_open_sessions"), environment)]
 
     async def count_members(self, segment: Segment, *, with_removed: bool = False) -> int:
         """How many are in, or were ever named."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
+from uuid import UUID
 
 import asyncpg
 
 from stores.base import Applied, SegmentRef
 from stores.errors import StoreRefusedError
-from stores.model import TOPIC_ID_BITS, DeltaGroup, SegmentKey
+from stores.model import TOPIC_ID_BITS, Clearing, DeltaGroup, SegmentChange, SegmentKey
 from stores.postgres.connection import WRITER_SESSION, Pool
 from stores.postgres.copy_rows import COLUMNS, copy_rows
 from stores.postgres.migrating import require_schema
@@ -18,6 +19,8 @@ from stores.postgres.queries import query
 if TYPE_CHECKING:
     from asyncpg import Connection
 
+SWEEP_ROWS = 10_000
+"""So many rows at a time, so that writers never wait long for a sweep."""
 _COPY_CHUNK_BYTES = 1 << 18
 _NO_TOPIC_ID_LEFT = (
     f"the store has versioned records of {(1 << TOPIC_ID_BITS) - 1} topics, and no id is left for another: "
@@ -26,10 +29,22 @@ _NO_TOPIC_ID_LEFT = (
 
 
 class StoreFacts(NamedTuple):
-    """How many segments there are, and how long the oldest open transaction has held back the change feed."""
+    """What there is to know of the store as a whole."""
 
     segments: int
     horizon_age_s: float
+    """For so long the oldest open transaction has held back sweeps and the change feed."""
+    open_sessions: int
+    """Replace sessions that miss pages, and below for how long the oldest of them has waited."""
+    oldest_open_session_s: float
+
+
+class Sweep(NamedTuple):
+    """A segment's clearing, and up to which context its sweep has come."""
+
+    segment_id: int
+    clearing: str
+    context_hash: UUID = UUID(int=0)
 
 
 class PostgresStore:
@@ -57,9 +72,12 @@ class PostgresStore:
     async def facts(self) -> StoreFacts:
         """What dashboards show of the store as a whole; also the proof that it answers."""
         async with self._pool.session() as session:
+            sessions = await session.fetchrow(query("open_session_facts"))
             return StoreFacts(
                 segments=await session.fetchval(query("count_segments")),
                 horizon_age_s=await session.fetchval(query("horizon_age_s")),
+                open_sessions=sessions["sessions"],
+                oldest_open_session_s=sessions["oldest_s"],
             )
 
     async def topic_id(self, topic: str) -> int:
@@ -75,23 +93,23 @@ class PostgresStore:
                 known = await _topic_ids(session)
             return known[topic]
 
-    async def resolve(self, groups: Sequence[DeltaGroup]) -> Mapping[SegmentKey, SegmentRef]:
+    async def resolve(self, changes: Sequence[SegmentChange]) -> Mapping[SegmentKey, SegmentRef]:
         """See `SegmentStore.resolve`."""
-        first_groups: dict[SegmentKey, DeltaGroup] = {}
-        for group in groups:
-            first_groups.setdefault(group.segment, group)
+        first_changes: dict[SegmentKey, SegmentChange] = {}
+        for change in changes:
+            first_changes.setdefault(change.segment, change)
         async with self._pool.session() as session:
-            found = await _find_segments(session, first_groups)
-            missing = [group for key, group in first_groups.items() if key not in found]
+            found = await _find_segments(session, first_changes)
+            missing = [change for key, change in first_changes.items() if key not in found]
             if missing:
                 await _create_segments(session, missing)
-                found |= await _find_segments(session, {group.segment: group for group in missing})
+                found |= await _find_segments(session, {change.segment: change for change in missing})
             return found
 
-    async def rename(self, segment_id: int, group: DeltaGroup) -> None:
+    async def rename(self, segment_id: int, change: SegmentChange) -> None:
         """See `SegmentStore.rename`."""
         async with self._pool.session() as session:
-            cohort, version = group.cohort, group.version
+            cohort, version = change.cohort, change.version
             await session.execute(
                 query("rename_segment"), segment_id, cohort.name, cohort.url, version.event_time_us, version.position
             )
@@ -105,6 +123,49 @@ class PostgresStore:
             except asyncpg.UniqueViolationError:
                 # Two sessions that insert the same new keys make MERGE raise this; ON CONFLICT waits instead.
                 return await _write(session, deltas, rows, query("upsert_stage"))
+
+    async def begin(self, pages: Sequence[tuple[int, Clearing]]) -> None:
+        """See `SegmentStore.begin`."""
+        rows = sorted((row[0], row[1], *row[4:]) for row in map(_clearing_row, pages))
+        segment_ids = sorted({row[0] for row in rows})
+        async with self._pool.session() as session, session.transaction():
+            await session.execute(query("lock_segments"), segment_ids)
+            await session.executemany(query("begin_session"), rows)
+            await session.execute(query("settle_clearings"), segment_ids)
+
+    async def clear(self, clearings: Sequence[tuple[int, Clearing]]) -> None:
+        """See `SegmentStore.clear`. What is covered is out at once; a sweep follows for counts and change feed."""
+        rows = sorted(map(_clearing_row, clearings))
+        segment_ids = sorted({row[0] for row in rows})
+        async with self._pool.session() as session, session.transaction():
+            await session.execute(query("lock_segments"), segment_ids)
+            await session.executemany(query("note_clearing"), rows)
+            await session.execute(query("settle_clearings"), segment_ids)
+            await session.execute(query("forget_clearings"), segment_ids)
+
+    async def sweeps(self) -> list[Sweep]:
+        """The clearings whose rows are to be turned into tombstones, since no running transaction can miss them."""
+        async with self._pool.session() as session:
+            return [Sweep(*row) for row in await session.fetch(query("list_sweeps"))]
+
+    async def unswept(self) -> int:
+        """How many clearings are not swept yet, also those whose sweep must not begin yet."""
+        async with self._pool.session() as session:
+            count: int = await session.fetchval(query("count_unswept"))
+            return count
+
+    async def sweep(self, sweep: Sweep) -> Sweep | None:
+        """Goes on with one for at most `SWEEP_ROWS` rows; None when it is done, or another worker is at it."""
+        segment_id, clearing, after = sweep
+        async with self._pool.session() as session, session.transaction():
+            if not await session.fetchval(query("lock_sweep"), segment_id):
+                return None
+            until = await session.fetchval(query("sweep_until"), segment_id, after, SWEEP_ROWS - 1)
+            await session.execute(query("sweep"), segment_id, after, until)
+            await session.execute(query("count_flips"))
+            if until is None:
+                await session.execute(query("finish_sweep"), segment_id, clearing)
+        return None if until is None else sweep._replace(context_hash=until)
 
 
 async def _create_stage(session: Connection) -> None:
@@ -125,21 +186,30 @@ async def _find_segments(session: Connection, keys: Mapping[SegmentKey, object])
     }
 
 
-async def _create_segments(session: Connection, groups: Sequence[DeltaGroup]) -> None:
+async def _create_segments(session: Connection, changes: Sequence[SegmentChange]) -> None:
     async with session.transaction():
-        await session.execute(query("create_environments"), [group.segment.environment for group in groups])
+        await session.execute(query("create_environments"), [change.segment.environment for change in changes])
         await session.execute(
             query("create_segments"),
-            [group.segment.environment for group in groups],
-            [group.segment.key for group in groups],
-            [group.context_kind for group in groups],
-            [group.cohort.integration for group in groups],
-            [group.cohort.cohort_id for group in groups],
-            [group.cohort.name for group in groups],
-            [group.cohort.url for group in groups],
-            [group.version.event_time_us for group in groups],
-            [group.version.position for group in groups],
+            [change.segment.environment for change in changes],
+            [change.segment.key for change in changes],
+            [change.context_kind for change in changes],
+            [change.cohort.integration for change in changes],
+            [change.cohort.cohort_id for change in changes],
+            [change.cohort.name for change in changes],
+            [change.cohort.url for change in changes],
+            [change.version.event_time_us for change in changes],
+            [change.version.position for change in changes],
         )
+
+
+def _clearing_row(each: tuple[int, Clearing]) -> tuple[int, str, int, int, int, int]:
+    """Segment, session, pages, page and version. What belongs to no session is one of its own."""
+    segment_id, clearing = each
+    version, page = clearing.version, clearing.page
+    if page is None or page.session is None:
+        return segment_id, f"#{version.position}", 1, 1, version.event_time_us, version.position
+    return segment_id, page.session, page.pages or 0, page.number, version.event_time_us, version.position
 
 
 async def _write(

@@ -85,6 +85,90 @@ WHERE NOT EXISTS (
 )
 GROUP BY stage.segment_id;
 
+-- name: lock_segments
+-- Whoever completes a session has to see the pages that others noted, so they go one after the other.
+SELECT FROM segment WHERE id = ANY ($1::int[]) ORDER BY id FOR NO KEY UPDATE;
+
+-- name: begin_session
+-- A session without a number of pages is known by its oldest page. Should that one come late, the clearing moves back
+-- before its members are written, or they would be out on arrival.
+UPDATE clearing SET event_time = $3, position = $4
+WHERE segment_id = $1 AND session = $2 AND pages = 0 AND (event_time, position) > ($3, $4);
+
+-- name: note_clearing
+-- Of a page that came twice the newer one counts: the session began anew. Without a number of pages, the oldest.
+INSERT INTO clearing AS c (segment_id, session, pages, page, event_time, position)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (segment_id, session, pages, page) DO UPDATE
+SET event_time = excluded.event_time, position = excluded.position, noted_at = now()
+WHERE (c.pages = 0 AND (c.event_time, c.position) > (excluded.event_time, excluded.position))
+   OR (c.pages > 0 AND (c.event_time, c.position) < (excluded.event_time, excluded.position));
+
+-- name: settle_clearings
+-- A segment is cleared by the newest of its complete sessions, from the oldest page of that one on.
+UPDATE segment
+SET cleared_event_time = newest.version[1], cleared_position = newest.version[2], cleared_xid = pg_current_xact_id()
+FROM (
+    SELECT segment_id, max(version) AS version
+    FROM (
+        SELECT segment_id, min(ARRAY[event_time, position]) AS version
+        FROM clearing WHERE segment_id = ANY ($1::int[])
+        GROUP BY segment_id, session, pages
+        HAVING pages = 0 OR count(*) = pages
+    ) AS complete
+    GROUP BY segment_id
+) AS newest
+WHERE segment.id = newest.segment_id
+  AND ARRAY[segment.cleared_event_time, segment.cleared_position] <> newest.version;
+
+-- name: forget_clearings
+-- What is much older than the clearing in force decides nothing any more, whatever comes late.
+DELETE FROM clearing USING segment
+WHERE segment.id = clearing.segment_id AND segment.id = ANY ($1::int[])
+  AND clearing.event_time + 3600 * 1000000::bigint < segment.cleared_event_time;
+
+-- name: list_sweeps
+SELECT id, cleared_xid::text AS clearing FROM segment WHERE cleared_xid < horizon()
+ORDER BY segment.cleared_xid LIMIT 1000;
+
+-- name: count_unswept
+SELECT count(*) FROM segment WHERE cleared_xid IS NOT NULL;
+
+-- name: lock_sweep
+SELECT pg_try_advisory_xact_lock(5078267347::bigint + $1);
+
+-- name: sweep_until
+-- The last key of the next rows to look at; null behind the end.
+SELECT context_hash FROM membership WHERE segment_id = $1 AND context_hash > $2
+ORDER BY context_hash OFFSET $3 LIMIT 1;
+
+-- name: sweep
+-- Turns what the clearing covers into tombstones, which the change feed and the counts follow. A row keeps its own
+-- version: the clearing's is on the segment, and covers it all the same.
+WITH covered AS MATERIALIZED (
+    SELECT m.context_hash
+    FROM membership AS m JOIN segment AS s ON s.id = m.segment_id
+    WHERE m.segment_id = $1 AND m.context_hash > $2 AND ($3::uuid IS NULL OR m.context_hash <= $3) AND m.included
+      AND (m.event_time, m.position) < (s.cleared_event_time, s.cleared_position)
+    ORDER BY m.context_hash FOR UPDATE OF m
+)
+UPDATE membership AS m SET included = false, change_xid = pg_current_xact_id()
+FROM covered WHERE m.segment_id = $1 AND m.context_hash = covered.context_hash;
+
+-- name: finish_sweep
+-- Unless it was cleared again meanwhile.
+UPDATE segment SET cleared_xid = NULL WHERE id = $1 AND cleared_xid = $2::text::xid8;
+
+-- name: list_open_sessions
+SELECT environment.key AS environment, segment.key AS segment, session, stored_pages, pages, since, last_page_at
+FROM open_session JOIN segment ON segment.id = segment_id JOIN environment ON environment.id = segment.environment_id
+WHERE ($1::text IS NULL OR environment.key = $1)
+ORDER BY environment.key, segment.key, since;
+
+-- name: open_session_facts
+SELECT count(*) AS sessions, coalesce(extract(epoch FROM clock_timestamp() - min(since)), 0)::float8 AS oldest_s
+FROM open_session;
+
 -- name: find_segments
 SELECT segment.id, environment.key AS environment, segment.key, context_kind, cohort_name, cohort_url
 FROM segment JOIN environment ON environment.id = segment.environment_id

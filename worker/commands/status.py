@@ -13,8 +13,12 @@ import click
 
 from consumers.feeds import Feed
 from consumers.inspection import PartitionLag, kafka_inspector
+from stores.errors import StoreError
+from stores.model import OpenSession
+from stores.postgres.reading import postgres_reader
 from worker.commands.frame import json_option, with_settings
 from worker.commands.output import print_json, print_line, print_table
+from worker.commands.segments import session_in_words, session_row
 from worker.metric_definitions import BACK_PRESSURE, DEAD_LETTERS
 from worker.settings import HttpSettings, Settings
 
@@ -44,7 +48,8 @@ class FeedLag(NamedTuple):
 def command(settings: Settings, *, as_json: bool) -> None:
     """Shows how far behind the worker is, feed by feed.
 
-    It shows how many records wait and for how long, and what the worker says about itself.
+    It shows how many records wait and for how long, full copies of cohorts of which pages are missing, and what the
+    worker says about itself.
 
     Lag is what the consumer group has not committed yet, and freshness the age of the oldest record that waits: 0 when
     everything is stored. Nothing joins the group, so looking disturbs nobody.
@@ -54,23 +59,41 @@ def command(settings: Settings, *, as_json: bool) -> None:
       cohort-sync status
       cohort-sync status --json | jq 'select(.kind == "feed" and .lag_seconds > 30)'
 
-    With --json there is a line of kind "feed" for each feed, "partition" for each partition, and "worker": whether the
-    process at http.host and http.port answers, and if it does, its /readyz.
+    With --json there is a line of kind "feed" for each feed, "partition" for each partition, "replace_session" for each
+    full copy that misses pages ("store" with an `error` where that can't be asked), and "worker": whether the process
+    at http.host and http.port answers, and if it does, its /readyz.
     """  # noqa: D301 - click's mark for text that it must not wrap
-    feeds, worker = asyncio.run(_look(settings))
+    seen = asyncio.run(_look(settings))
     now_ms = int(time.time() * 1000)
     if as_json:
-        _print_json(feeds, worker, now_ms)
+        _print_json(seen, now_ms)
     else:
-        _print(feeds, worker, now_ms, settings.http)
+        _print(seen, now_ms, settings.http)
 
 
-async def _look(settings: Settings) -> tuple[list[FeedLag], dict[str, Any] | None]:
+class Seen(NamedTuple):
+    """What there is to show."""
+
+    feeds: list[FeedLag]
+    sessions: list[OpenSession] | StoreError
+    worker: dict[str, Any] | None
+
+
+async def _look(settings: Settings) -> Seen:
     all_feeds = settings.feed_list()
     async with kafka_inspector(settings.kafka.connection()) as kafka:
         lags = await kafka.lag(settings.kafka.group_id, all_feeds)
     feeds = [FeedLag(feed, [lag for lag in lags if feed.carries(lag.topic)]) for feed in all_feeds]
-    return feeds, await asyncio.to_thread(_readiness, settings.http)
+    return Seen(feeds, await _open_sessions(settings), await asyncio.to_thread(_readiness, settings.http))
+
+
+async def _open_sessions(settings: Settings) -> list[OpenSession] | StoreError:
+    """Replace sessions that miss pages, or why nobody can tell: what else there is to show does not need the store."""
+    try:
+        async with postgres_reader(settings.postgres.url()) as reader:
+            return await reader.open_sessions()
+    except StoreError as exc:
+        return exc
 
 
 def _readiness(http: HttpSettings) -> dict[str, Any] | None:
@@ -102,12 +125,18 @@ def _seconds(partitions: list[PartitionLag], now_ms: int) -> float:
     return max(0.0, (now_ms - min(waiting)) / 1000) if waiting else 0.0
 
 
-def _print_json(feeds: list[FeedLag], worker: dict[str, Any] | None, now_ms: int) -> None:
+def _print_json(seen: Seen, now_ms: int) -> None:
+    feeds, sessions, worker = seen
     for each in feeds:
         seconds = _seconds(each.partitions, now_ms)
         print_json({"kind": "feed", "feed": each.feed.name, "lag_records": each.records(), "lag_seconds": seconds})
         for lag in each.partitions:
             print_json(_partition_row(each.feed, lag, now_ms))
+    for session in sessions if isinstance(sessions, list) else ():
+        named = {"environment": session.environment, "segment": session.segment}
+        print_json({"kind": "replace_session", **named, **session_row(session)})
+    if isinstance(sessions, StoreError):
+        print_json({"kind": "store", "error": str(sessions)})
     print_json({"kind": "worker", "reachable": worker is not None} | (worker or {}))
 
 
@@ -124,7 +153,8 @@ def _partition_row(feed: Feed, lag: PartitionLag, now_ms: int) -> dict[str, obje
     }
 
 
-def _print(feeds: list[FeedLag], worker: dict[str, Any] | None, now_ms: int, http: HttpSettings) -> None:
+def _print(seen: Seen, now_ms: int, http: HttpSettings) -> None:
+    feeds, sessions, worker = seen
     rows = [
         (
             each.feed.name,
@@ -149,6 +179,10 @@ def _print(feeds: list[FeedLag], worker: dict[str, Any] | None, now_ms: int, htt
             else f"{each.records():,} records wait, the oldest for {seconds:,.1f} s"
         )
         print_line(f"{each.feed.name}: {'up to date' if each.partitions and not each.records() else state}")
+    for session in sessions if isinstance(sessions, list) else ():
+        print_line(session_in_words(session))
+    if isinstance(sessions, StoreError):
+        print_line(f"replace sessions: {sessions}")
     _print_worker(worker, http)
 
 
