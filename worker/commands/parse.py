@@ -6,42 +6,24 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import click
 
 from consumers import manifest
-from consumers.feeds import ContextKeyRule, Environments, Feed, Limits
+from consumers.feeds import ContextKeyRule, Environments, Feed
 from consumers.formats import Format, Formats
-from consumers.normalize import Normalizer
 from stores.model import DEFAULT_CONTEXT_KIND, is_context_kind
 from worker.commands.frame import OK, REJECTED, config_option, json_option
 from worker.commands.json_records import json_records
-from worker.commands.output import progress
-from worker.commands.parse_outcome import JsonLines, Outcome, Reader, parse_lines
+from worker.commands.output import progress, tell
+from worker.commands.parse_fitting import fitting_integrations
+from worker.commands.parse_outcome import JsonLines, Outcome, Rules, parse_lines
 from worker.commands.parse_summary import Summary
 from worker.config import CONFIG_VARIABLE, DEFAULT_PATH, load_settings
 from worker.config.problems import did_you_mean
 
 TOPIC = "parse"
-
-
-class Rules(NamedTuple):
-    """What a configuration says about all records."""
-
-    limits: Limits = Limits()
-    environments: Environments = Environments()
-    skip_unknown_environment: bool = False
-    manifests: tuple[Path, ...] = ()
-
-    def normalizer(self, formats: Formats) -> Normalizer:
-        """What reads records by these rules."""
-        return Normalizer(
-            environments=self.environments,
-            limits=self.limits,
-            skip_unknown_environment=self.skip_unknown_environment,
-            formats=formats,
-        )
 
 
 @click.command("parse")
@@ -106,11 +88,14 @@ def command(  # noqa: PLR0913 - the options of a feed, one by one
         cohort_id=cohort_id,
         cohort_name=cohort_name,
     )
-    reader = Reader(rules.normalizer(formats), feed, rules.limits)
+    reader = rules.reader(feed, formats)
     outcome: Outcome = JsonLines(sys.stdout.buffer) if as_json else Summary()
     with progress("parse", _size(file)) as advance:
-        parse_lines(json_records(file, rules.limits.record_bytes), reader, outcome, advance)
-    return REJECTED if outcome.finish() else OK
+        meaningless = parse_lines(json_records(file, rules.limits.record_bytes), reader, outcome, advance)
+    is_rejected = outcome.finish()
+    if meaningless and (advice := fitting_integrations(meaningless, feed, rules)):
+        tell(advice)
+    return REJECTED if is_rejected else OK
 
 
 def _rules(config_file: Path | None) -> Rules:

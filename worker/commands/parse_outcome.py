@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 import msgspec
 
 from consumers.errors import Ignored, InvalidRecord, Reason, Reject
-from consumers.feeds import Feed, Limits
+from consumers.feeds import Environments, Feed, Limits
+from consumers.formats import Formats
 from consumers.normalize import Normalizer
 from consumers.parsed import Change, Operation, Parsed
 from consumers.record import Record
@@ -16,6 +18,7 @@ from worker.commands.json_records import Line
 from worker.commands.output import Advance
 
 LINES_AT_ONCE = 2_000
+KEPT_LINES = 10
 _ADVANCE_BYTES = 1 << 20
 
 
@@ -47,18 +50,47 @@ class Reader(NamedTuple):
         return self.normalizer.parse(Record(self.feed.topics[0], 0, line.number, 0, None, line.value), self.feed)
 
 
-def parse_lines(lines: Iterable[Line], reader: Reader, outcome: Outcome, advance: Advance) -> None:
-    """Tells the outcome of each record, in order, and how many bytes have passed."""
+class Rules(NamedTuple):
+    """What a configuration says about all records."""
+
+    limits: Limits = Limits()
+    environments: Environments = Environments()
+    skip_unknown_environment: bool = False
+    manifests: tuple[Path, ...] = ()
+
+    def reader(self, feed: Feed, formats: Formats) -> Reader:
+        """What reads lines as records of this feed, by these rules."""
+        normalizer = Normalizer(
+            environments=self.environments,
+            limits=self.limits,
+            skip_unknown_environment=self.skip_unknown_environment,
+            formats=formats,
+        )
+        return Reader(normalizer, feed, self.limits)
+
+
+def parse_lines(lines: Iterable[Line], reader: Reader, outcome: Outcome, advance: Advance) -> list[Line]:
+    """Tells the outcome of each record, in order, and how many bytes have passed.
+
+    Returns some records where none of all meant anything: they may be another integration's.
+    """
     passed = 0
+    nothing: list[Line] = []
+    is_any_understood = False
     for line in lines:
         try:
-            outcome.take(line.number, reader.read(line))
+            parsed = reader.read(line)
+            outcome.take(line.number, parsed)
+            is_any_understood = is_any_understood or bool(parsed.changes) or parsed.operation is not None
         except InvalidRecord as exc:
             outcome.reject(line.number, Reject(None, exc.reason, exc.detail))
+        if not is_any_understood and len(nothing) < KEPT_LINES:
+            nothing.append(line)
         passed += line.size + 1
         if passed >= _ADVANCE_BYTES:
             advance(passed)
             passed = 0
+    return [] if is_any_understood else nothing
 
 
 class _ChangeLine(msgspec.Struct, gc=False):

@@ -31,6 +31,7 @@ class Summary:
         self._joins: Counter[_Target] = Counter()
         self._leaves: Counter[_Target] = Counter()
         self._names: dict[_Target, str | None] = {}
+        self._operations: Counter[tuple[_Target, str]] = Counter()
         self._rejects: Counter[Reason] = Counter()
         self._first_rejects: dict[Reason, tuple[int, Reject]] = {}
         self._ignored: Counter[Ignored] = Counter()
@@ -47,6 +48,9 @@ class Summary:
             target = _Target(parsed.environment, key, parsed.context_kind)
             self._names[target] = group.cohort.name or self._names.get(target)
             (self._joins if group.included else self._leaves)[target] += len(group.context_keys)
+        if (operation := parsed.operation) is not None:
+            key = segment_key(operation.cohort.integration, operation.cohort.cohort_id)
+            self._operations[_Target(parsed.environment, key, parsed.context_kind), operation.name] += 1
         for rejected in parsed.rejects:
             self._count(number, rejected)
         if len(self._each) <= EACH_SHOWN:
@@ -86,6 +90,14 @@ class Summary:
             print_table(("environment", "segment", "kind", "join", "leave", "cohort"), rows, numbers=("join", "leave"))
         if len(self._names) > SHOWN_SEGMENTS:
             print_line(f"... and {len(self._names) - SHOWN_SEGMENTS:,} more segments; --json shows all")
+        if self._operations:
+            print_line("\nWhole segments (a replace counts pages; it takes effect once all of its session are stored):")
+            operations = [(*target, name, count) for (target, name), count in self._operations.most_common()]
+            print_table(
+                ("environment", "segment", "kind", "operation", "records"),
+                operations[:SHOWN_SEGMENTS],
+                numbers=("records",),
+            )
         if self._rejects:
             print_line("\nRejected, for the dead letters:")
             rejects = [self._reject_row(reason, count) for reason, count in self._rejects.most_common()]

@@ -17,7 +17,7 @@ from consumers.inspection import Outgoing, kafka_inspector, kafka_publisher
 from consumers.normalize import Normalizer
 from consumers.parsed import Parsed
 from consumers.record import Record
-from consumers.segment_key import segment_of
+from consumers.segment_key import segment_key
 from worker.commands.frame import CommandError, json_option, with_settings
 from worker.commands.output import print_json, print_line, progress
 from worker.config.problems import did_you_mean
@@ -106,16 +106,18 @@ def _key(normalizer: Normalizer, record: Record, feed: Feed) -> bytes | None:
         parsed = normalizer.parse(record, feed)
     except InvalidRecord:
         return None
-    if parsed.environment is None or not parsed.changes:
+    subject = _subject(parsed)
+    if parsed.environment is None or subject is None:
         return None
-    return f"{parsed.environment}/{_subject(parsed, parsed.environment)}".encode()
+    return f"{parsed.environment}/{subject}".encode()
 
 
-def _subject(parsed: Parsed, environment: str) -> str:
-    first = parsed.changes[0]
-    if parsed.members == 1:
-        return first.context_keys[0]
-    return segment_of(environment, first.cohort.integration, first.cohort.cohort_id).key
+def _subject(parsed: Parsed) -> str | None:
+    """The context of a record about one, and else the segment: what is done to all of it concerns each member."""
+    if parsed.members == 1 and parsed.operation is None and parsed.changes:
+        return parsed.changes[0].context_keys[0]
+    about = parsed.operation or next(iter(parsed.changes), None)
+    return segment_key(about.cohort.integration, about.cohort.cohort_id) if about else None
 
 
 def _feed(settings: Settings, name: str) -> Feed:

@@ -249,6 +249,56 @@ def test_for_people_many_things_are_counted_by_segment_and_reason(parse: Parse) 
     assert "record 0, member 1234" in done.out
 
 
+MIXPANEL = {"mixpanel_cohort_id": 9, "mixpanel_session_id": "s1", "members": [{"mixpanel_distinct_id": "u1"}]}
+HEAP = {"action_type": "segment.users.drain", "data": {"segment": {"id": 1338065}}}
+
+
+def test_replacing_and_draining_have_their_lines(parse: Parse) -> None:
+    page = MIXPANEL | {"page_info": {"total_pages": 10, "page_count": 6}}
+    replace, change = parse.rows(
+        json.dumps({"action": "members", "parameters": page}).encode(), "--environment", "e", integration="mixpanel"
+    )
+    assert replace == {
+        "record": 0,
+        "member": None,
+        "operation": "replace",
+        "cohort_id": "9",
+        "session": "s1",
+        "page": 6,
+        "pages": 10,
+    }
+    assert (change["member"], change["segment"], change["context_key"]) == (0, "mixpanel-9", "u1")
+    assert parse.rows(json.dumps(HEAP).encode(), "--environment", "e", integration="heap-inbound") == [
+        {"record": 0, "member": None, "operation": "drain", "cohort_id": "1338065"}
+    ]
+
+
+def test_replacing_and_draining_are_told_to_people(parse: Parse) -> None:
+    few = parse(json.dumps(HEAP).encode(), "--environment", "e", integration="heap-inbound")
+    assert "drain  heap-inbound-1338065" in few.out
+    many = parse(json.dumps(HEAP).encode() + b"\n" + b"{}\n" * 30, "--environment", "e", integration="heap-inbound")
+    assert "heap-inbound-1338065  user  drain" in many.out
+
+
+def test_where_nothing_fits_the_integrations_that_do_are_told(parse: Parse) -> None:
+    record = json.dumps({"action": "add_members", "parameters": MIXPANEL}).encode()
+    done = parse(record, "--environment", "e", "--json", integration="hightouch")
+    assert done.status == 3
+    assert "try --integration mixpanel" in done.err
+    assert len(done.rows) == 1
+
+
+def test_where_something_fits_nothing_else_is_told(parse: Parse) -> None:
+    record = json.dumps({"action": "add_members", "parameters": MIXPANEL}).encode()
+    assert parse(record + b"\n{}", "--environment", "e", integration="mixpanel").err == ""
+
+
+def test_a_cohort_that_is_missing_is_told_with_its_option(parse: Parse) -> None:
+    record = b'{"type": "track", "event": "new", "userId": "u1"}'
+    done = parse(record, "--environment", "e", integration="segment")
+    assert "try --integration segment --cohort-id ID" in done.err
+
+
 def test_keys_from_strangers_cannot_control_the_terminal(parse: Parse) -> None:
     done = parse(b'{"cohort_id":"c","in_cohort":true,"users":[{"user_id":"\\u001b[2J"}]}')
     assert "\x1b" not in done.out
