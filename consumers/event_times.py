@@ -24,9 +24,12 @@ def from_rfc3339(value: object) -> int | None:
     if not isinstance(value, str):
         return None
     try:
-        moment = datetime.fromisoformat(value.upper())  # "t" and "z" are allowed too
+        moment = datetime.fromisoformat(value)
     except ValueError:
-        return None
+        try:
+            moment = datetime.fromisoformat(value.upper())  # "t" and "z" are allowed too
+        except ValueError:
+            return None
     if moment.tzinfo is None:
         return None
     since = moment - _EPOCH  # dividing it by a microsecond would cost more than all the rest

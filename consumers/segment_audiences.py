@@ -6,7 +6,6 @@ leave it out or call it otherwise, so more places are asked, in order. What none
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 from consumers import values
@@ -32,14 +31,14 @@ def audience_membership(event: Event, personas: Personas, feed: Feed) -> tuple[C
         return Ignored.COMPUTED_TRAIT
     if computation not in (AUDIENCE, JOURNEY):
         return Ignored.UNKNOWN_COMPUTATION_CLASS
-    traits, properties = properties_of(event.traits), properties_of(event.properties)
     # Sources mix up traits and properties, so both are searched.
-    places = (properties, traits) if event.type == "track" else (traits, properties)
+    place, other = (event.properties, event.traits) if event.type == "track" else (event.traits, event.properties)
     key = personas.computation_key
-    included = _answer(key, places)
+    included = _answer(key, place)
     if included is None:
-        other_key = properties.get("audience_key")
-        key, included = key or other_key, _answer(other_key, places)
+        other_key = properties_of(event.properties).get("audience_key")
+        included = _first_answer((key, other), (other_key, place), (other_key, other))
+        key = key or other_key
     if included is None:
         included = _answer_of_event(event, is_journey=computation == JOURNEY)
     return _cohort(personas.computation_id, key, feed), included
@@ -72,12 +71,16 @@ def _named(computation_id: str, name: str, key: str) -> Cohort:
     return Cohort(INTEGRATION, values.cohort_id(computation_id, _COMPUTATION_ID), name or audience_name(key))
 
 
-def _answer(key: object, places: Sequence[dict[str, object]]) -> bool | None:
+def _answer(key: object, place: object) -> bool | None:
     """Whether the value under this name says in or out; None where there is no such value."""
-    for place in places:
-        if key and isinstance(key, str) and key in place:
-            return values.membership(place[key], "the value under the audience's key")
-    return None
+    if not isinstance(place, dict) or not isinstance(key, str) or not key or key not in place:
+        return None
+    return values.membership(place[key], "the value under the audience's key")
+
+
+def _first_answer(*keys_and_places: tuple[object, object]) -> bool | None:
+    answers = (_answer(key, place) for key, place in keys_and_places)
+    return next((included for included in answers if included is not None), None)
 
 
 def _answer_of_event(event: Event, *, is_journey: bool) -> bool:

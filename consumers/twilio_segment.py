@@ -19,6 +19,7 @@ from consumers.rules import Rules
 from consumers.segment_audiences import audience_membership, reverse_etl_membership
 from consumers.segment_event import Event, Memberships, context_key
 from consumers.values import MISSING
+from stores.model import Cohort
 
 _DECODER = msgspec.json.Decoder(Event, float_hook=float)
 
@@ -39,11 +40,11 @@ class TwilioSegment:
 
 def _parse_event(event: Event, environment: str | None, feed: Feed, limits: Limits) -> Parsed:
     found = _memberships(event, feed)
-    if not isinstance(found, Memberships):  # asked this way round, it costs nothing
-        return Parsed(ignored=found, members=1)
-    if len(found.said) != 1 or found.problems:
+    if not isinstance(found, tuple):  # asked this way round, it costs nothing
+        if isinstance(found, Ignored):
+            return Parsed(ignored=found, members=1)
         return _parse_traits(event, found, environment, feed, limits)
-    cohort, included = found.said[0]
+    cohort, included = found
     key = context_key(event, feed.context_key, limits.context_key_bytes)
     return Parsed(
         environment=environment,
@@ -84,6 +85,8 @@ def _collect_item(collector: Collector, place: int, item: object, feed: Feed, li
     found = _memberships(event, feed)
     if isinstance(found, Ignored):
         return (found,)
+    if not isinstance(found, Memberships):
+        found = Memberships((found,))
     _collect(collector, place, event, found, context_key(event, feed.context_key, limits.context_key_bytes))
     for problem in found.problems:
         collector.reject(place, problem.within(f"/batch/{place}"))
@@ -95,8 +98,8 @@ def _collect(collector: Collector, place: int, event: Event, found: Memberships,
         collector.add(place, cohort, key, included=included, event_time_us=from_rfc3339(event.timestamp))
 
 
-def _memberships(event: Event, feed: Feed) -> Memberships | Ignored:
-    """What an event says, whichever of the tools sent it; an event of Engage is known by `context.personas`."""
+def _memberships(event: Event, feed: Feed) -> tuple[Cohort, bool] | Memberships | Ignored:
+    """What an event says of one cohort, or of several, whichever of the tools sent it; an event of Engage is known by `context.personas`."""
     if event.type not in ("identify", "track"):
         if not isinstance(event.type, str):
             raise InvalidValue(Reason.PAYLOAD_INVALID, "/type is missing or not a string")
@@ -104,11 +107,10 @@ def _memberships(event: Event, feed: Feed) -> Memberships | Ignored:
     personas = event.context.personas if event.context else None
     if personas is None:
         if event.type == "identify":
-            return cohort_traits(event)
-        said = reverse_etl_membership(event, feed)
-    else:
-        said = audience_membership(event, personas, feed)
-    return Memberships((said,)) if isinstance(said, tuple) else said
+            found = cohort_traits(event)
+            return found.said[0] if isinstance(found, Memberships) and found.is_one() else found
+        return reverse_etl_membership(event, feed)
+    return audience_membership(event, personas, feed)
 
 
 def _decoded(value: bytes) -> Event:

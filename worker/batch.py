@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 
@@ -71,12 +72,12 @@ class Batch:
     @property
     def next_offsets(self) -> dict[TopicPartition, int]:
         """Behind the last record of each partition."""
-        return {TopicPartition(*place): record.offset + 1 for place, record in self._last().items()}
+        return {TopicPartition(*place): record.offset + 1 for place, record in self._last.items()}
 
     @property
     def timestamps_ms(self) -> dict[TopicPartition, int]:
         """The record time of the last record of each partition."""
-        return {TopicPartition(*place): record.timestamp_ms for place, record in self._last().items()}
+        return {TopicPartition(*place): record.timestamp_ms for place, record in self._last.items()}
 
     @property
     def arrivals(self) -> Mapping[str, Mapping[int, int]]:
@@ -115,7 +116,9 @@ class Batch:
         self.records.append(record)
         self.bytes += len(record.value or b"")
 
+    @cached_property
     def _last(self) -> dict[tuple[str, int], Record]:
+        """The last record of each partition. Asked only of a batch that takes in no more."""
         return dict(zip(map(_PLACE, self.records), self.records, strict=True))
 
 
