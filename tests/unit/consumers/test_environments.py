@@ -38,7 +38,7 @@ from tests.unit.consumers.tools import (
 LISTED = Environments(
     (
         Environment(key="production", client_side_id="61a0"),
-        *(Environment(key=key) for key in ("staging", "fallback", "7")),
+        *(Environment(key=key) for key in ("staging", "fallback", "7", "True")),
     )
 )
 
