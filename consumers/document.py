@@ -49,11 +49,11 @@ def decode(value: bytes) -> object:
         raise InvalidRecord(Reason.JSON_TOO_DEEP, "the value is nested too deep to be decoded") from None
 
 
-def member_list(found: object, pointer: str) -> list[object]:
-    """The list of members that stands there; null is an empty one."""
+def member_list(found: object, pointer: str, *, may_be_null: bool = True) -> list[object]:
+    """The list of members that stands there; null is an empty one, where it may be."""
     if found is MISSING:
         raise InvalidRecord(Reason.NO_MEMBERS_FIELD, f"{pointer} is missing")
-    if found is not None and not isinstance(found, list):
+    if not isinstance(found, list) and not (found is None and may_be_null):
         raise InvalidRecord(Reason.MEMBER_LIST_INVALID, f"{pointer} is not a list")
     return found or []
 

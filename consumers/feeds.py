@@ -66,7 +66,8 @@ class Environments:
 
     def find_listed(self, name: object) -> str | None:
         """The environment's key, or None for every name that is not one of the listed ones."""
-        return self._keys.get(str(name)) if isinstance(name, str | int) else None
+        is_name = isinstance(name, str | int) and not isinstance(name, bool)
+        return self._keys.get(str(name)) if is_name else None
 
     def find(self, name: str) -> str | None:
         """The environment's key, or None where it is not one of ours. With none listed, any name is taken as it is."""

@@ -131,8 +131,15 @@ class _RequestParser(_Strict):
             )
             _require(not (by_action and boolean), "/arrayInclusion", "has no meaning beside booleanMembershipPath")
         _require(not ours.actions or ours.action_path or inclusion, "/cohortSync/actionPath", "is missing")
-        if ours.actions and Action.REPLACE in ours.actions.values():
-            _require(not add, "/cohortSync/actions", "can replace members only where there is one list of them")
+        meant = set(ours.actions.values()) if ours.actions else set()
+        if add:
+            # Each list says itself what it does: an action that says otherwise would not be followed.
+            only = "can be only 'lists' or 'drain' beside addMemberArrayPath: the others need one list of members"
+            _require(meant <= {Action.LISTS, Action.DRAIN}, "/cohortSync/actions", only)
+        _require(
+            add or Action.LISTS not in meant, "/cohortSync/actions", "can be 'lists' only beside addMemberArrayPath"
+        )
+        if Action.REPLACE in meant:
             own_cohort = self.member_array_parser.cohort_id_path
             _require(not own_cohort, "/memberArrayParser/cohortIdPath", "has no place where an action replaces members")
         return self

@@ -38,6 +38,15 @@ class Pointer(msgspec.Struct, frozen=True):
                 return MISSING
         return document
 
+    def is_barred(self, document: object) -> bool:
+        """Whether something stands in the way that cannot hold the next step: not null, and not nothing."""
+        ways = (Pointer(self.tokens[:steps]).find(document) for steps in range(len(self.tokens)))
+        return any(
+            not (found is None or found is MISSING or isinstance(found, dict))
+            and not (isinstance(found, list) and _INDEX.fullmatch(token))
+            for found, token in zip(ways, self.tokens, strict=True)
+        )
+
     def below(self, other: Pointer) -> Pointer | None:
         """What remains of this pointer after the way of the other, or None where it leads elsewhere."""
         steps = len(other.tokens)

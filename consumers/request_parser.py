@@ -25,7 +25,7 @@ from consumers.replace_pages import page_of
 from consumers.rules import Rules
 from consumers.typed_decoder import NotOneShapeError
 from consumers.values import MISSING
-from stores.model import Cohort
+from stores.model import Cohort, Page
 
 
 class MemberList(NamedTuple):
@@ -88,10 +88,12 @@ class RequestParser:
             return None
         environment = self._environment(columns.one("environment"), feed, rules)
         action = self._action(columns.one("action"))
+        if action is Action.DRAIN:
+            return None
         kind = self._context_kind(columns.one("context_kind"), feed)
         keys = values.context_keys(columns.column("member_id"), rules.limits.context_key_bytes)
         cohort = self._common_cohort(columns, feed)
-        if keys is None or cohort is None or action is Action.DRAIN:
+        if keys is None or cohort is None:
             return None
         operation = None
         if action is Action.REPLACE:
@@ -160,7 +162,7 @@ class RequestParser:
                 environment=environment, context_kind=self._context_kind(kind, feed), members=1, operation=drained
             )
         collector = Collector()
-        lists = self._listed(document, collector)
+        lists = self._listed(document, collector, action)
         members = sum(len(found) for _, found in lists)
         if not members and not collector.rejects and action is not Action.REPLACE:
             return Parsed(ignored=Ignored.NO_MEMBERS)
@@ -175,8 +177,12 @@ class RequestParser:
             operation=self._replacing(document, shared, collector) if action is Action.REPLACE else None,
         )
 
-    def _listed(self, document: object, collector: Collector) -> list[tuple[MemberList, Sequence[object]]]:
+    def _listed(
+        self, document: object, collector: Collector, action: Action
+    ) -> list[tuple[MemberList, Sequence[object]]]:
         """The lists that are there. One that is no list costs only itself, where there is another."""
+        # A full copy of nobody puts out everybody, so only an empty list can be one.
+        may_be_null = action is not Action.REPLACE
         found = [(each, each.pointer.find(document)) for each in self._lists]
         if all(value is MISSING for _, value in found):
             pointers = " and ".join(str(each.pointer) for each in self._lists)
@@ -186,7 +192,7 @@ class RequestParser:
             if value is MISSING:
                 continue
             try:
-                lists.append((each, member_list(value, str(each.pointer))))
+                lists.append((each, member_list(value, str(each.pointer), may_be_null=may_be_null)))
             except InvalidRecord as problem:
                 if len(found) == 1:
                     raise
@@ -237,15 +243,22 @@ class RequestParser:
     def _replacing(
         self, document: object, shared: Cohort | InvalidValue | None, collector: Collector
     ) -> Operation | None:
-        paths = self._paths
         if not isinstance(shared, Cohort):
             return None
         try:
-            page = page_of(_find(paths.session, document), _find(paths.page, document), _find(paths.pages, document))
+            page = self._page(document)
         except InvalidValue as problem:
             collector.reject(None, problem)
             return None
         return Operation(shared, page)
+
+    def _page(self, document: object) -> Page:
+        paths = self._paths
+        for pointer in (paths.session, paths.page, paths.pages):
+            # Without pages a session is complete from its first record on, so nonsense must not pass for none.
+            if pointer is not None and pointer.is_barred(document):
+                raise InvalidValue(Reason.PAGE_INVALID, f"{pointer} is within something that is no object")
+        return page_of(_find(paths.session, document), _find(paths.page, document), _find(paths.pages, document))
 
     def _environment(self, named: object, feed: Feed, rules: Rules) -> str | None:
         if self._environment_may_be_foreign:

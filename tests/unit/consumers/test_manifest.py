@@ -122,6 +122,70 @@ def test_pointers_that_no_type_can_follow_are_followed_one_by_one(normalizer_of:
 
 
 @pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        ("add", ["+u census-c"]),
+        ("join", ["+u census-c"]),
+        ("remove", ["-u census-c"]),
+        ("ADD", ["-u census-c"]),
+        ("added", ["-u census-c"]),
+        ("", ["-u census-c"]),
+        (None, ["invalid: unknown_action"]),
+        (["add"], ["invalid: unknown_action"]),
+        ({}, ["invalid: unknown_action"]),
+        (True, ["invalid: unknown_action"]),
+        (1, ["invalid: unknown_action"]),
+    ],
+)
+def test_what_a_matcher_matches_adds_and_any_other_text_removes(
+    action: object, expected: list[str], normalizer_of: Any
+) -> None:
+    payload = {"action": action, "cohort_id": "c", "members": [{"id": "u"}]}
+
+    assert meaning(payload, normalizer_of(manifest(ACTION)), format="census") == expected
+
+
+def test_a_matcher_without_an_action_to_match_removes_nobody(normalizer_of: Any) -> None:
+    payload = {"cohort_id": "c", "members": [{"id": "u"}]}
+
+    assert meaning(payload, normalizer_of(manifest(ACTION)), format="census") == ["invalid: unknown_action"]
+
+
+def test_a_matcher_is_followed_also_where_it_means_everything(normalizer_of: Any) -> None:
+    """LaunchDarkly's own definition for Tealium has this mistake; ours, which says the words, is in `integrations/`."""
+    content = manifest({**ACTION, "arrayInclusion": {"path": "/action", "matcher": "^(add_member|remove_member)$"}})
+    payload = {"action": "remove_member", "cohort_id": "c", "members": [{"id": "u"}]}
+
+    assert meaning(payload, normalizer_of(content), format="census") == ["+u census-c"]
+
+
+def test_a_users_own_words_are_a_closed_set(normalizer_of: Any) -> None:
+    words = {"in": "add", "out": "remove", "all": "replace", "none": "drain"}
+    content = manifest({**WORDS, "cohortSync": {"actionPath": "/action", "actions": words}})
+    normalizer = normalizer_of(content)
+
+    def says(action: object) -> list[str]:
+        payload = {"action": action, "cohort_id": "c", "members": [{"id": "u"}]}
+        return meaning(payload, normalizer, format="census")
+
+    assert says(" In ") == ["+u census-c"]
+    assert says("out") == ["-u census-c"]
+    assert says("all") == ["replace census-c None 1/?", "+u census-c"]
+    assert says("none") == ["drain census-c"]
+    assert says("no") == ["invalid: unknown_action"]
+
+
+@pytest.mark.parametrize("members", ["u", [], [{"id": "u"}], [{"id": "u"}, None]])
+def test_of_two_problems_a_drain_has_the_same_one_whatever_it_lists(members: object, normalizer_of: Any) -> None:
+    sync = {"actionPath": "/action", "actions": {"none": "drain"}}
+    content = manifest({**WORDS, "contextKindPath": "/kind", "cohortSync": sync})
+
+    payload = {"action": "none", "kind": "my kind!", "members": members}
+
+    assert meaning(payload, normalizer_of(content), format="census") == ["invalid: cohort_id_missing"]
+
+
+@pytest.mark.parametrize(
     ("content", "where", "what"),
     [
         ({}, "/capabilities", "Field required"),
@@ -152,10 +216,18 @@ def test_pointers_that_no_type_can_follow_are_followed_one_by_one(normalizer_of:
         (manifest({**PARSER, "memberArrayPath": None}), f"{WHERE}/memberArrayPath", "is missing"),
         (manifest({**WORDS, "cohortSync": {"actions": {"a": "add"}}}), f"{WHERE}/cohortSync/actionPath", "is missing"),
         (manifest({**WORDS, "cohortSync": {"actions": {"a": "join"}}}), f"{WHERE}/cohortSync/actions/a", "replace"),
+        *[
+            (
+                manifest({**LISTS, "cohortSync": {"actionPath": "/action", "actions": {"a": action, "b": "lists"}}}),
+                f"{WHERE}/cohortSync/actions",
+                "one list",
+            )
+            for action in ("add", "remove", "replace")
+        ],
         (
-            manifest({**LISTS, "cohortSync": {"actionPath": "/action", "actions": {"a": "replace"}}}),
+            manifest({**WORDS, "cohortSync": {"actionPath": "/action", "actions": {"a": "add", "b": "lists"}}}),
             f"{WHERE}/cohortSync/actions",
-            "one list",
+            "only beside addMemberArrayPath",
         ),
         (
             manifest({**PARSER, "memberArrayParser": {"memberIdPath": "/id", "cohortIdPath": "/c"}} | REPLACING),

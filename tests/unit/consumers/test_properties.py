@@ -6,18 +6,21 @@ import json
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.errors import InvalidRecord
-from consumers.feeds import Environments, Feed, Limits
+from consumers.feeds import Environment, Environments, Feed, Limits
 from consumers.formats import Formats, known_integrations
 from consumers.normalize import Normalized
 from consumers.parsed import Parsed
 from consumers.record import origin_of
+from consumers.request_parser import RequestParser
 from consumers.rules import Rules
 from tests.builders import a_record
 from tests.unit.consumers.meaning import NOW_MS, a_feed, a_normalizer, normalized
+from tests.unit.consumers.payloads import COHORT_IDS, IDS, ODD, PARSERS, SCALARS, TEXTS, mostly, objects, payloads_of
 
 NAMES = st.sampled_from(
     [
@@ -48,32 +51,11 @@ NAMES = st.sampled_from(
         *("amplitude_beta_c1", "[Amplitude] Beta (c1)", "Beta (c1)", "email", "anonymousId"),
     ]
 )
-WORDS = st.sampled_from(
-    [
-        *("identify", "track", "audience", "journey_step", "trait", "beta", "c1", "true", "False", "Audience Exited"),
-        *("deleted", "Amplitude Cohort Sync", "", " ", "1692206763", "2023-08-16T17:26:03Z"),
-    ]
-)
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS | st.text(max_size=5)
 DOCUMENTS = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=6), max_leaves=25
 )
 
 FALSE: tuple[object, ...] = (False, 0, "false", "False", "0")
-
-IDS = st.integers() | st.text(max_size=4) | st.sampled_from(["u1", "u2", "x" * 513, "é" * 257, "a\0", " ", ""])
-ODD = st.none() | st.floats(allow_nan=False) | st.booleans() | st.lists(st.none(), max_size=1)
-COHORT_IDS = st.sampled_from(["c1", "c1", "c1", "c2", "a b", 7, "7", None, "", " ", 4.2])
-TEXTS = st.sampled_from([None, "", "Beta", "Gamma", " ", 3])
-
-
-def mostly(usual: st.SearchStrategy[Any], odd: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.integers(0, 19).flatmap(lambda roll: odd if roll == 0 else usual)
-
-
-def objects(**optional: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    return st.fixed_dictionaries({}, optional=optional)
-
 
 MEMBERS = st.builds(
     lambda sure, perhaps: {**sure, **perhaps},
@@ -96,6 +78,9 @@ WEBHOOKS = st.fixed_dictionaries(
         "compute_time": SCALARS,
     },
 )
+
+
+ENVIRONMENTS = Environments(tuple(Environment(key=key) for key in ("production", "staging", "7")))
 
 
 def is_false(value: object) -> bool:
@@ -147,11 +132,12 @@ def test_a_member_is_removed_only_where_its_own_value_says_so(payload: dict[str,
             assert is_false(payload["batch"][place]["value"]) is not group.included
 
 
-def both_ways(integration: str, payload: object) -> tuple[Parsed | str | None, Parsed | str]:
+def both_ways(known: Any, payload: object, feed: Feed | None = None) -> tuple[Parsed | str | None, Parsed | str]:
     """The short way (None where it declines) and the long way through one format."""
-    known: Any = Formats().find(integration)
-    value, feed, rules = json.dumps(payload).encode(), a_feed(), Rules(limits=Limits(), environments=Environments())
-    return attempt(known.parse_columns, value, feed, rules), attempt(known.parse_each, value, feed, rules)
+    value, rules = json.dumps(payload).encode(), Rules(limits=Limits(), environments=ENVIRONMENTS)
+    ways = known.parse_columns, known.parse_each
+    short, long = (attempt(way, value, feed or a_feed(), rules) for way in ways)
+    return short, long
 
 
 def attempt(parse: Any, value: bytes, feed: Feed, rules: Rules) -> Any:
@@ -168,21 +154,70 @@ def comparable(parsed: Parsed | str) -> object:
         (group.cohort, group.included, list(group.context_keys), list(group.places), group.event_time_us)
         for group in parsed.changes
     ]
-    return parsed.environment, parsed.context_kind, groups, list(parsed.rejects), parsed.members, parsed.conflicts
+    return (
+        *(parsed.environment, parsed.context_kind, groups, list(parsed.rejects), parsed.members, parsed.conflicts),
+        *(parsed.ignored, parsed.operation),
+    )
 
 
-@settings(max_examples=400)
-@given(BATCHES)
-def test_the_short_way_through_a_manifests_payload_ends_where_the_long_one_does(payload: object) -> None:
-    short, long = both_ways("amplitude", payload)
+@pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
+@given(st.data())
+def test_the_short_way_through_a_manifests_payload_ends_where_the_long_one_does(
+    parser: RequestParser, data: st.DataObject
+) -> None:
+    payload = data.draw(payloads_of(parser))
+    feed = data.draw(st.sampled_from([a_feed(), a_feed(cohort_id="c9", cohort_name="Nine", context_kind="account")]))
+
+    short, long = both_ways(parser, payload, feed)
 
     assert short is None or comparable(short) == comparable(long)
+
+
+@pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
+@given(st.data())
+def test_the_short_way_is_taken_wherever_a_types_shape_can_follow_the_pointers(
+    parser: RequestParser, data: st.DataObject
+) -> None:
+    payload = data.draw(payloads_of(parser, good=True))
+
+    short, _ = both_ways(parser, payload)
+
+    # Raw Heap payloads have their environment in a list, where no type can follow.
+    assert (short is None) is (parser is PARSERS["heap-inbound-2"])
+
+
+@pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
+@given(st.data())
+def test_a_member_leaves_only_where_its_value_its_list_or_the_action_says_so(
+    parser: RequestParser, data: st.DataObject
+) -> None:
+    payload = data.draw(payloads_of(parser))
+    _, parsed = both_ways(parser, payload)
+    leaving = [group for group in parsed.changes if not group.included] if isinstance(parsed, Parsed) else []
+
+    for place in (place for group in leaving for place in group.places):
+        assert leaves(parser, payload, place)
+
+
+def leaves(parser: RequestParser, payload: object, place: int) -> bool:
+    """Whether the member at this place is said to be out, by whatever says it in this format."""
+    members = [(each, member) for each in parser._lists for member in listed(each.pointer.find(payload))]
+    (stands_in, member), paths = members[place], parser._paths
+    if paths.member_included is not None:
+        return is_false(paths.member_included.find(member))
+    if stands_in.included is not None:
+        return not stands_in.included
+    return paths.action is not None and str(paths.action.find(payload)).casefold().startswith("remove")
+
+
+def listed(found: object) -> list[object]:
+    return found if isinstance(found, list) else []
 
 
 @settings(max_examples=400)
 @given(WEBHOOKS)
 def test_the_short_way_through_a_webhook_ends_where_the_long_one_does(payload: object) -> None:
-    short, long = both_ways("amplitude-webhook", payload)
+    short, long = both_ways(Formats().find("amplitude-webhook"), payload)
 
     assert short is None or comparable(short) == comparable(long)
 
@@ -191,7 +226,7 @@ def test_the_short_way_through_a_webhook_ends_where_the_long_one_does(payload: o
 def test_the_short_way_is_taken_for_good_batches(keys: list[str]) -> None:
     payload = {"batch": [{"userId": key, "value": True, "cohortId": "c1"} for key in keys]}
 
-    short, _ = both_ways("amplitude", payload)
+    short, _ = both_ways(Formats().find("amplitude"), payload)
 
     assert short is not None or not keys
 

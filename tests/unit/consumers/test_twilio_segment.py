@@ -269,6 +269,32 @@ def test_two_identifiers_that_give_one_key_are_one_change() -> None:
     assert result.conflicts == 0
 
 
+@pytest.mark.parametrize("odd", [None, "", " ", True, ["x"], 1.5])
+def test_an_event_without_a_usable_user_costs_no_other(odd: object) -> None:
+    before, here, after = says({"batch": [identify(), identify(userId=odd), identify(userId="u2")]})
+
+    assert (before, after) == (f"+u1 {BETA}", f"+u2 {BETA}")
+    assert here.startswith("1: context_key_")
+
+
+def test_one_email_leaves_while_another_of_the_same_profile_stays() -> None:
+    stays = identify({"beta": True, "email": "a@example.com"})
+    leaves = identify({"beta": False, "email": "b@example.com"})
+
+    assert says({"batch": [stays, leaves]}, context_key=ContextKeyRule.EMAIL) == [
+        f"+a@example.com {BETA}",
+        f"-b@example.com {BETA}",
+    ]
+
+
+def test_the_kind_of_every_event_is_the_feeds() -> None:
+    (group,) = normalized(
+        {"batch": [identify(), identify(userId="u2")]}, format="segment", context_kind="account"
+    ).groups
+
+    assert group.context_kind == "account"
+
+
 def test_a_whole_number_that_python_refuses_costs_nothing() -> None:
     long = b'{"type":"identify","userId":"u1","traits":{"beta":true,"n":' + b"9" * 5000 + b'},"context":{"personas":'
 
