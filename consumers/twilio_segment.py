@@ -99,7 +99,10 @@ def _collect(collector: Collector, place: int, event: Event, found: Memberships,
 
 
 def _memberships(event: Event, feed: Feed) -> tuple[Cohort, bool] | Memberships | Ignored:
-    """What an event says of one cohort, or of several, whichever of the tools sent it; an event of Engage is known by `context.personas`."""
+    """What an event says of one cohort, or of several, whichever of the tools sent it.
+
+    An event of Engage is known by `context.personas`.
+    """
     if event.type not in ("identify", "track"):
         if not isinstance(event.type, str):
             raise InvalidValue(Reason.PAYLOAD_INVALID, "/type is missing or not a string")
