@@ -110,15 +110,14 @@ class Metrics(MetricDefinitions):
         self.future_event_times_total.inc(batch.future_event_times)
         self.conflicting_members_total.inc(batch.conflicts)
 
-    def deltas_stored(self, deltas: Iterable[tuple[int, DeltaGroup]], stale: Mapping[int, int]) -> None:
+    def deltas_stored(self, deltas: Sequence[tuple[int, DeltaGroup]], stale: Mapping[int, int]) -> None:
         """These deltas are durable; by segment id, so many of them changed nothing."""
-        integrations: dict[int, str] = {}
         stored: Tally[tuple[str, bool]] = Tally()  # labels cost more than a record does, so they are looked up once
-        for segment_id, group in deltas:
-            integrations[segment_id] = group.cohort.integration
+        for _, group in deltas:
             stored[group.cohort.integration, group.included] += len(group.context_keys)
         for (integration, included), count in stored.items():
             self.deltas_total.labels(integration, "add" if included else "remove").inc(count)
+        integrations = {segment_id: group.cohort.integration for segment_id, group in deltas} if stale else {}
         for segment_id, count in stale.items():
             self.stale_deltas_total.labels(integrations.get(segment_id, UNKNOWN)).inc(count)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import structlog
@@ -15,6 +16,7 @@ from stores.model import Clearing, DeltaGroup, SegmentChange, SegmentKey
 log = structlog.get_logger(__name__)
 
 CACHED_SEGMENTS = 100_000
+_SEGMENT = attrgetter("segment")
 
 
 class Refused(NamedTuple):
@@ -43,11 +45,16 @@ class SegmentResolver:
 
     async def resolve(self, changes: Sequence[SegmentChange]) -> Resolved:
         """Raises that the store is unavailable, or is no store for us; calling it again is harmless."""
-        refused = await self._learn(changes)
+        refused: dict[SegmentKey, str] = {}
+        segments = self._find(changes)
+        if None in segments:
+            unknown = [change for change, segment in zip(changes, segments, strict=True) if segment is None]
+            refused = await self._learn(unknown)
+            segments = self._find(changes)
         resolved = Resolved([], [], [], [])
         renamed: dict[SegmentKey, SegmentChange] = {}
-        for change in changes:
-            segment, cohort = self._known.get(change.segment), change.cohort
+        for change, segment in zip(changes, segments, strict=True):
+            cohort = change.cohort
             if segment is None:
                 resolved.refused.append(Refused(change, refused[change.segment]))
                 continue
@@ -67,11 +74,12 @@ class SegmentResolver:
         self._forget()
         return resolved
 
-    async def _learn(self, changes: Iterable[SegmentChange]) -> dict[SegmentKey, str]:
-        """Asks for what is not known yet. What the store refuses to create comes back with its SQLSTATE."""
-        unknown = [change for change in changes if change.segment not in self._known]
-        if not unknown:
-            return {}
+    def _find(self, changes: Iterable[SegmentChange]) -> list[SegmentRef | None]:
+        """What is known of the segment of each."""
+        return list(map(self._known.get, map(_SEGMENT, changes)))
+
+    async def _learn(self, unknown: Sequence[SegmentChange]) -> dict[SegmentKey, str]:
+        """Asks for these. What the store refuses to create comes back with its SQLSTATE."""
         try:
             self._known.update(await self._store.resolve(unknown))
         except BatchRejectedError:
