@@ -20,6 +20,8 @@ class Action(StrEnum):
     """The members are all that the cohort has, or a page of them."""
     DRAIN = "drain"
     """The cohort has no members any more."""
+    IGNORE = "ignore"
+    """Nobody joins or leaves."""
     LISTS = "lists"
     """Each list of members says itself what it does."""
 

@@ -19,6 +19,12 @@ def from_epoch_seconds(value: object) -> int | None:
     return _after_epoch(int(parts[1]) * 1_000_000 + int((parts[2] or "").ljust(6, "0")[:6]))
 
 
+def from_epoch_milliseconds(value: object) -> int | None:
+    """Likewise, from milliseconds."""
+    thousandfold = from_epoch_seconds(value)
+    return None if thousandfold is None else _after_epoch(thousandfold // 1_000)
+
+
 def from_rfc3339(value: object) -> int | None:
     """From a date and time with its offset. Without an offset it says no time."""
     if not isinstance(value, str):

@@ -10,7 +10,9 @@ from typing import Protocol
 from consumers import manifest
 from consumers.amplitude_webhook import AmplitudeWebhook
 from consumers.feeds import Feed
+from consumers.mparticle import MParticle
 from consumers.parsed import Parsed
+from consumers.rudderstack_event import RudderstackEvent
 from consumers.rules import Rules
 from consumers.twilio_segment import TwilioSegment
 
@@ -38,7 +40,8 @@ class Formats:
     """All formats that are known: those of the project, and those of the user's manifests, which win."""
 
     def __init__(self, manifests: Iterable[Path] = ()) -> None:
-        built_in: list[Format] = [TwilioSegment(), AmplitudeWebhook(), *map(manifest.load, _own_manifests())]
+        event_formats: list[Format] = [TwilioSegment(), AmplitudeWebhook(), RudderstackEvent(), MParticle()]
+        built_in = [*event_formats, *map(manifest.load, _own_manifests())]
         self._formats = {known.name.casefold(): known for known in (*built_in, *map(manifest.load, manifests))}
 
     def find(self, name: str) -> Format | None:

@@ -17,8 +17,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, mo
 from pydantic.alias_generators import to_camel
 
 from consumers.actions import Action, ActionMatcher, Actions, ActionWords
+from consumers.member_lists import MemberList
 from consumers.pointer import Pointer
-from consumers.request_parser import AnyOf, MemberList, Paths, RequestParser
+from consumers.request_parser import AnyOf, Paths, RequestParser
 
 _INTEGRATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -134,8 +135,8 @@ class _RequestParser(_Strict):
         meant = set(ours.actions.values()) if ours.actions else set()
         if add:
             # Each list says itself what it does: an action that says otherwise would not be followed.
-            only = "can be only 'lists' or 'drain' beside addMemberArrayPath: the others need one list of members"
-            _require(meant <= {Action.LISTS, Action.DRAIN}, "/cohortSync/actions", only)
+            only = "can be only lists, drain and ignore beside addMemberArrayPath: the others need one list of members"
+            _require(meant <= {Action.LISTS, Action.DRAIN, Action.IGNORE}, "/cohortSync/actions", only)
         _require(
             add or Action.LISTS not in meant, "/cohortSync/actions", "can be 'lists' only beside addMemberArrayPath"
         )

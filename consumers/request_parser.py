@@ -7,18 +7,19 @@ everything else is read here, member by member, and both ways come to the same r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
 from consumers import values
 from consumers.actions import Action, Actions
 from consumers.cohorts import Named, cohort_of_member, cohort_of_record, named_by_any
-from consumers.document import decode, member_list
+from consumers.document import decode
 from consumers.errors import Ignored, InvalidRecord, InvalidValue, Reason
 from consumers.feeds import Feed
 from consumers.member_columns import ColumnDecoder, Columns
+from consumers.member_lists import MemberList, collect_members, found_lists
 from consumers.parsed import Changes, Collector, Operation, Parsed, changes_of
 from consumers.pointer import Pointer
 from consumers.replace_pages import page_of
@@ -26,13 +27,6 @@ from consumers.rules import Rules
 from consumers.typed_decoder import NotOneShapeError
 from consumers.values import MISSING
 from stores.model import Cohort, Page
-
-
-class MemberList(NamedTuple):
-    """Where a list of members stands, and what being in it means; None where the member or the action says it."""
-
-    pointer: Pointer
-    included: bool | None = None
 
 
 class Paths(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +82,7 @@ class RequestParser:
             return None
         environment = self._environment(columns.one("environment"), feed, rules)
         action = self._action(columns.one("action"))
-        if action is Action.DRAIN:
+        if action in (Action.DRAIN, Action.IGNORE):
             return None
         kind = self._context_kind(columns.one("context_kind"), feed)
         keys = values.context_keys(columns.column("member_id"), rules.limits.context_key_bytes)
@@ -117,8 +111,7 @@ class RequestParser:
         for each, members in zip(self._lists, columns.lists, strict=True):
             stop = start + len(members)
             if members:
-                included = _included(each, action)
-                groups.append(Changes(cohort, included, keys[start:stop], range(start, stop)))
+                groups.append(Changes(cohort, _included(each.included, action), keys[start:stop], range(start, stop)))
             start = stop
         return groups
 
@@ -154,6 +147,8 @@ class RequestParser:
         paths = self._paths
         environment = self._environment(paths.environment.find(document), feed, rules)
         action = self._action(_find(paths.action, document))
+        if action is Action.IGNORE:
+            return Parsed(ignored=Ignored.NO_MEMBERSHIP_CHANGE, members=1)
         named = _find(paths.cohort_id, document), _find(paths.cohort_name, document), _find(paths.cohort_url, document)
         kind = _find(paths.context_kind, document)
         if action is Action.DRAIN:
@@ -162,14 +157,16 @@ class RequestParser:
                 environment=environment, context_kind=self._context_kind(kind, feed), members=1, operation=drained
             )
         collector = Collector()
-        lists = self._listed(document, collector, action)
-        members = sum(len(found) for _, found in lists)
+        # A full copy of nobody puts out everybody, so only an empty list can be one.
+        lists = found_lists(self._lists, document, collector, may_be_null=action is not Action.REPLACE)
+        members = sum(len(listed) for _, listed in lists)
         if not members and not collector.rejects and action is not Action.REPLACE:
             return Parsed(ignored=Ignored.NO_MEMBERS)
         context_kind = self._context_kind(kind, feed)
         shared = self._cohort_of_record(named, feed) if members or action is Action.REPLACE else None
         if shared is not None:
-            self._collect_lists(collector, lists, shared, action, rules)
+            collect = partial(self._collect, collector, shared, action, rules.limits.context_key_bytes)
+            collect_members(lists, collector, collect)
         return collector.parsed(
             environment=environment,
             context_kind=context_kind,
@@ -177,62 +174,25 @@ class RequestParser:
             operation=self._replacing(document, shared, collector) if action is Action.REPLACE else None,
         )
 
-    def _listed(
-        self, document: object, collector: Collector, action: Action
-    ) -> list[tuple[MemberList, Sequence[object]]]:
-        """The lists that are there. One that is no list costs only itself, where there is another."""
-        # A full copy of nobody puts out everybody, so only an empty list can be one.
-        may_be_null = action is not Action.REPLACE
-        found = [(each, each.pointer.find(document)) for each in self._lists]
-        if all(value is MISSING for _, value in found):
-            pointers = " and ".join(str(each.pointer) for each in self._lists)
-            raise InvalidRecord(Reason.NO_MEMBERS_FIELD, f"{pointers} {'is' if len(found) == 1 else 'are'} missing")
-        lists: list[tuple[MemberList, Sequence[object]]] = []
-        for each, value in found:
-            if value is MISSING:
-                continue
-            try:
-                lists.append((each, member_list(value, str(each.pointer), may_be_null=may_be_null)))
-            except InvalidRecord as problem:
-                if len(found) == 1:
-                    raise
-                collector.reject(None, problem)
-        return lists
-
-    def _collect_lists(
+    def _collect(  # noqa: PLR0913, PLR0917 - what is the same for all, and a member
         self,
         collector: Collector,
-        lists: Iterable[tuple[MemberList, Sequence[object]]],
         shared: Cohort | InvalidValue,
         action: Action,
-        rules: Rules,
-    ) -> None:
-        first = 0
-        for each, members in lists:
-            included = None if self._paths.member_included else _included(each, action)
-            for index, member in enumerate(members):
-                try:
-                    self._collect(collector, first + index, member, shared, included, rules.limits.context_key_bytes)
-                except InvalidValue as problem:
-                    collector.reject(first + index, problem.within(f"{each.pointer}/{index}"))
-            first += len(members)
-
-    def _collect(  # noqa: PLR0913, PLR0917 - a member, and what is the same for all
-        self,
-        collector: Collector,
-        place: int,
-        member: object,
-        shared: Cohort | InvalidValue,
-        included: bool | None,
         max_bytes: int,
+        place: int,
+        of_list: bool | None,
+        member: object,
     ) -> None:
-        """Add one member of the list. Raises `InvalidValue`, as seen from the member, where it cannot be used."""
+        """Add one member of a list. Raises `InvalidValue`, as seen from the member, where it cannot be used."""
         if not isinstance(member, dict):
             raise InvalidValue(Reason.MEMBER_INVALID, "it is not an object")
         paths, names = self._paths, self._names
         key = values.context_key(paths.member_id.find(member), names["member_id"], max_bytes)
-        if included is None:
-            included = values.membership(_find(paths.member_included, member), names["member_included"])
+        if paths.member_included is None:
+            included = _included(of_list, action)
+        else:
+            included = values.membership(paths.member_included.find(member), names["member_included"])
         named = (
             _find(paths.member_cohort_id, member),
             _find(paths.member_cohort_name, member),
@@ -310,8 +270,8 @@ class AnyOf:
         return fitting.parse_document(document, feed, rules)
 
 
-def _included(members: MemberList, action: Action) -> bool:
-    return action is not Action.REMOVE if members.included is None else members.included
+def _included(of_list: bool | None, action: Action) -> bool:
+    return action is not Action.REMOVE if of_list is None else of_list
 
 
 def _column_decoder(paths: Paths, lists: Sequence[MemberList]) -> ColumnDecoder | None:

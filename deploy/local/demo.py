@@ -128,11 +128,11 @@ def run(folder: Path) -> None:
         hourly = folder / "hourly.jsonl"
         hourly.write_text("".join(map(_line, hourly_batch())))
         with demo.worker() as address:
-            for feed, file in (
-                *((path.stem, path) for path in sorted(SAMPLES.glob("*.jsonl"))),
-                ("amplitude-webhook", hourly),
-            ):
-                demo.show("publish", "--feed", feed, str(file))
+            for path in sorted(SAMPLES.glob("*.jsonl")):
+                demo.show("publish", "--feed", path.stem, str(path))
+            for path in sorted((SAMPLES / "any").glob("*.jsonl")):
+                demo.show("publish", "--feed", "any", "--header", f"integration={path.stem}", str(path))
+            demo.show("publish", "--feed", "amplitude-webhook", str(hourly))
             wait_for("all records to be stored", lambda: _is_all_stored(demo))
             demo.show("segments")
             demo.show("explain", "amplitude-7khm89cz", "alan@example.com", "--record")
@@ -207,7 +207,7 @@ def _show_freshness(address: str) -> None:
         "\n[bold]Freshness, from Kafka to the commit in PostgreSQL[/bold] (cohort_sync_event_to_store_seconds)"
     )
     values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
-    for feed in ("amplitude", "amplitude-webhook", "segment"):
+    for feed in ("amplitude", "amplitude-webhook", "segment", "any"):
         name = "cohort_sync_event_to_store_seconds"
         count, total = (values[f'{name}_{part}{{feed="{feed}"}}'] for part in ("count", "sum"))
         console.print(f"  {feed:18} {count:4.0f} records, {total / count:.2f} s on average")

@@ -9,6 +9,9 @@ TOPICS = {
     "cohorts.amplitude-webhook": PARTITIONS,
     "cohorts.amplitude": PARTITIONS,
     "audiences.segment": PARTITIONS,
+    "cohorts.any": PARTITIONS,
+    "cohorts.rudderstack-event": PARTITIONS,
+    "cohorts.mparticle": PARTITIONS,
     "cohort-sync.dead-letters": 1,
 }
 
@@ -24,6 +27,9 @@ def sample_settings(bootstrap_servers: str, dsn: str, *, http_port: int) -> dict
             _feed("amplitude-webhook", "cohorts.amplitude-webhook"),
             _feed("amplitude", "cohorts.amplitude"),
             _feed("segment", "audiences.segment", context_key="user_id_or_email"),
+            _feed("rudderstack-event", "cohorts.rudderstack-event", cohort_id="newsletter", cohort_name="Newsletter"),
+            _feed("mparticle", "cohorts.mparticle", context_key="email"),
+            _feed("header", "cohorts.any") | {"name": "any"},
         ],
     }
 

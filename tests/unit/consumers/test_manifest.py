@@ -295,7 +295,7 @@ def test_the_integrations_of_the_project_are_known() -> None:
     assert set(known_integrations()) == {
         *("amplitude", "census-synced-segments", "heap-inbound", "hightouch", "rudderstack", "segment-audiences"),
         *("tealium-synced-segments", "zeotap", "fulcrum", "sumatra-synced-segments"),
-        *("segment", "amplitude-webhook", "mixpanel"),
+        *("segment", "amplitude-webhook", "rudderstack-event", "mixpanel", "mparticle"),
     }
 
 
