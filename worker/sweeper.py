@@ -6,6 +6,7 @@ Whoever reads the store sees them as out from the clearing on; counts and the ch
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import structlog
 
@@ -20,12 +21,11 @@ LAST_SWEEP_S = 10.0
 
 
 async def sweep(store: PostgresStore) -> None:
-    """Sweeps whatever there is, for ever. While the store is away there is nothing to do."""
+    """Sweeps whatever there is, for ever. While the store is away, which others tell, there is nothing to do."""
     while True:
         try:
-            await sweep_once(store)
-        except StoreUnavailableError as exc:
-            log.info("sweep_awaits_store", cause=exc.cause)
+            with suppress(StoreUnavailableError):
+                await sweep_once(store)
         except BatchRejectedError as exc:  # a trigger that the database's owner added
             log.warning("sweep_refused", sqlstate=exc.sqlstate)
         await asyncio.sleep(SWEEP_EVERY_S)

@@ -9,10 +9,13 @@ import pytest
 
 from stores.errors import StoreRefusedError, StoreUnavailableError
 from stores.model import Segment
+from stores.postgres import writing
 from stores.postgres.migrating import migrate, missing_migrations
 from stores.postgres.reading import postgres_reader
-from tests.builders import a_group, a_version
+from stores.postgres.writing import Sweep
+from tests.builders import a_clearing, a_group, a_version
 from tests.stores import PostgresStoreUnderTest
+from worker.sweeper import finish_sweeps
 
 
 @pytest.fixture
@@ -49,12 +52,12 @@ async def test_the_race_really_makes_merge_raise_and_the_fallback_really_runs(
             "INSERT INTO membership VALUES ($1, encode(substr(sha256('u1'), 1, 16), 'hex')::uuid, 'u1', true, 1, 1)",
             segment.id,
         )
-        writing = asyncio.create_task(store.apply([(segment.id, a_group("u1", included=False))]))
+        race = asyncio.create_task(store.apply([(segment.id, a_group("u1", included=False))]))
         await asyncio.sleep(0.3)
-        assert not writing.done()
+        assert not race.done()
         await transaction.commit()
 
-        await writing
+        await race
         assert await store.memberships() == {("amplitude-beta", "u1"): (False, a_version())}
 
 
@@ -92,6 +95,77 @@ async def test_what_is_older_than_its_segments_clearing_is_out(database: str, sq
         assert included == {"after"}
         assert members["before"].version.event_time_us == 2_000
         assert await reader.count_members(found) == 1
+
+
+async def test_a_writer_that_did_not_see_a_clearing_is_waited_for_before_the_sweep(
+    database: str, sql: asyncpg.Connection
+) -> None:
+    async with PostgresStoreUnderTest(database) as store:
+        drain = a_clearing(drain=True, version=a_version(2_000))
+        segment = (await store.resolve([drain]))[drain.segment]
+        transaction = sql.transaction()
+        await transaction.start()
+        await sql.execute(
+            "INSERT INTO membership VALUES ($1, encode(substr(sha256('u1'), 1, 16), 'hex')::uuid, 'u1', true, 1, 1)",
+            segment.id,
+        )
+        await store.clear([(segment.id, drain)])
+        assert await store.unswept() == 1
+        assert await store.sweeps() == []
+        await transaction.commit()
+
+        await finish_sweeps(store)
+
+        assert await store.unswept() == 0
+        assert dict(await sql.fetch("SELECT context_key, included FROM membership")) == {"u1": False}
+
+
+async def test_a_sweep_goes_in_steps_and_flips_each_membership_once_in_the_feed(
+    database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "SWEEP_ROWS", 10)
+    keys = [f"u{number}" for number in range(95)]
+    async with PostgresStoreUnderTest(database) as store:
+        before, after = a_version(1_000), a_version(3_000)
+        segment = (await store.resolve([a_group()]))[a_group().segment]
+        await store.apply([(segment.id, a_group(*keys, version=before)), (segment.id, a_group("new", version=after))])
+        await store.clear([(segment.id, a_clearing(drain=True, version=a_version(2_000)))])
+        (step,) = await store.sweeps()
+        steps: Sweep | None = step
+        count = 0
+        while steps is not None:
+            steps, count = await store.sweep(steps), count + 1
+
+        assert count == 10
+        xids = await sql.fetch("SELECT DISTINCT change_xid::text FROM membership WHERE NOT included")
+        assert len(xids) == 10
+        assert await store.included_counts() == {"amplitude-beta": 1}
+        assert await sql.fetchval("SELECT count(*) FROM membership WHERE included") == 1
+
+
+async def test_pages_that_two_workers_note_side_by_side_complete_their_session(database: str) -> None:
+    async with PostgresStoreUnderTest(database) as store:
+        first = a_clearing("s", 1, 20, version=a_version(1_000, 1))
+        segment = (await store.resolve([first]))[first.segment]
+        await store.apply([(segment.id, a_group("leaver", version=a_version(1)))])
+        pages = [a_clearing("s", number, 20, version=a_version(1_000, number)) for number in range(1, 21)]
+        await asyncio.gather(*(store.clear([(segment.id, page)]) for page in pages))
+
+        assert await store.included_counts() == {"amplitude-beta": 0}
+
+
+async def test_what_is_superseded_is_forgotten(database: str, sql: asyncpg.Connection) -> None:
+    hour = 3_600_000_000
+    async with PostgresStoreUnderTest(database) as store:
+        open_page = a_clearing("never complete", 1, 2, version=a_version(1_000))
+        segment = (await store.resolve([open_page]))[open_page.segment]
+        await store.clear([(segment.id, open_page)])
+        assert (await store.facts()).open_sessions == 1
+        await store.clear([(segment.id, a_clearing(drain=True, version=a_version(2_000)))])
+        assert (await store.facts()).open_sessions == 0
+        await store.clear([(segment.id, a_clearing(drain=True, version=a_version(2_000 + 2 * hour)))])
+
+        assert await sql.fetchval("SELECT count(*) FROM clearing") == 1
 
 
 async def test_members_stream_through_a_cursor_and_are_all_there(database: str) -> None:
@@ -161,12 +235,12 @@ async def test_a_lock_that_is_held_too_long_is_an_error_that_passes(database: st
         await store.apply([(segment.id, a_group("u1"))])
         async with sql.transaction():
             await sql.execute("SELECT * FROM segment FOR UPDATE")
-            writing = asyncio.create_task(store.apply([(segment.id, a_group("u2", version=a_version(offset=1)))]))
+            race = asyncio.create_task(store.apply([(segment.id, a_group("u2", version=a_version(offset=1)))]))
             await asyncio.sleep(0.3)
             pid = await sql.fetchval("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
             await sql.execute("SELECT pg_cancel_backend($1)", pid)
             with pytest.raises(StoreUnavailableError, match="57014"):
-                await writing
+                await race
 
 
 async def test_a_wrong_password_or_database_stops_with_what_to_do(database: str) -> None:
