@@ -62,7 +62,8 @@ class Delivery:
         incomplete = {refused.change.version.position for refused in (*resolved.refused, *written.refused)}
         clearings = [each for each in resolved.clearings if each[1].version.position not in incomplete]
         refused = await self._writer.clear(clearings)
-        self._metrics.clearings_stored(clearing for _, clearing in clearings)
+        not_cleared = {each.change for each in refused}
+        self._metrics.clearings_stored(clearing for _, clearing in clearings if clearing not in not_cleared)
         return [*written.refused, *refused]
 
     def _observe(self, batch: Batch, rejected: Sequence[DeadLetter]) -> list[str]:
