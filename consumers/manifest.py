@@ -37,12 +37,20 @@ def load(path: Path, *, integration: str | None = None) -> RequestParser | AnyOf
             "rename the file or its folder to letters, digits, '.', '_' and '-', at most 64"
         )
     try:
-        manifest = _Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as exc:
-        raise ManifestError(f"{path}: {_explained(exc)}") from None
+        return compiled(path.read_bytes(), name)
+    except ManifestError as exc:
+        raise ManifestError(f"{path}: {exc}") from None
     except OSError as exc:
         raise ManifestError(f"{path}: cannot be read: {exc.strerror}") from exc
-    return manifest.capabilities.synced_segment.parser(name)
+
+
+def compiled(content: bytes, integration: str) -> RequestParser | AnyOf:
+    """The format of a manifest with this content."""
+    try:
+        manifest = _Manifest.model_validate_json(content)
+    except ValidationError as exc:
+        raise ManifestError(_explained(exc)) from None
+    return manifest.capabilities.synced_segment.parser(integration)
 
 
 def _pointer(text: object) -> Pointer:
