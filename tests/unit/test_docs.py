@@ -92,9 +92,8 @@ def test_what_a_page_says_to_set_is_a_configuration_that_loads(page: Path, folde
 
 
 @each_page
-def test_every_example_is_taken_and_becomes_what_the_page_says(
-    page: Path, folder_of_page: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("folder_of_page")
+def test_every_example_is_taken_and_becomes_what_the_page_says(page: Path, capfd: pytest.CaptureFixture[str]) -> None:
     shown = commands(page)
 
     assert {file for file in blocks(page, "json") if not any(file in each.arguments for each in shown)} == set()
