@@ -18,7 +18,8 @@ from worker.config.problems import Location, Problem, did_you_mean
 from worker.setting_types import manifests_in
 from worker.settings import KafkaSettings
 
-_IDENTITY_TYPE = re.compile(r"[a-z][a-z0-9_]*")
+_IDENTITY_TYPE = re.compile(r"[a-z][a-z0-9_]*(:[a-z0-9][a-z0-9-]*)?")
+"""As mParticle calls them, perhaps with the encoding that is asked for: `customer`, `email:sha-256`."""
 _NEEDED = {"redis": ("url", "url_file"), "dynamodb": ("table",)}
 _ONLY_FOR = {"url": "redis", "url_file": "redis", "table": "dynamodb", "region": "dynamodb", "endpoint_url": "dynamodb"}
 

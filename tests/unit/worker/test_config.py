@@ -87,6 +87,13 @@ def test_for_an_unknown_name_the_nearest_one_is_offered(file: File, wrong: str, 
     assert f"did you mean '{nearest}'?" in file.problem(SMALLEST.replace(right, wrong, 1))
 
 
+@pytest.mark.parametrize("kind", ["customer", "ios_advertising_id", "email:md5", "email:sha-256"])
+def test_for_mparticle_the_context_key_is_a_type_of_identity(file: File, kind: str) -> None:
+    text = SMALLEST.replace("format: amplitude-webhook", f"format: mparticle, context_key: '{kind}'")
+    assert file.load(text).feed_list()[0].context_key == kind
+    assert "is no rule" in file.problem(text.replace("format: mparticle", "format: segment"))
+
+
 def test_a_name_that_is_far_from_all_is_answered_with_all_of_them(file: File) -> None:
     problem = file.problem(SMALLEST + "redis: {}\n")
     assert "did you mean" not in problem
