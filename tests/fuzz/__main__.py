@@ -31,7 +31,9 @@ def main() -> int:
     found = _found(fuzz, chosen.inputs)
     tried = sum(fuzz.outcomes.values())
     for finding in found:
-        print_line(f"{finding.described(chosen.seed)}\nsaved as {finding.saved(FINDINGS, chosen.seed)}\n{finding.trace}")
+        print_line(
+            f"{finding.described(chosen.seed)}\nsaved as {finding.saved(FINDINGS, chosen.seed)}\n{finding.trace}"
+        )
     outcomes = ", ".join(f"{number:,} {outcome}" for outcome, number in fuzz.outcomes.items())
     print_line(f"{tried:,} inputs ({outcomes}), {tried / (time.perf_counter() - started):,.0f} a second")
     print_line(f"{len(found)} broken promises" if found else "every promise was kept")

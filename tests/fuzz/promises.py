@@ -12,8 +12,7 @@ from consumers.feeds import Limits
 from consumers.normalize import Normalized
 from stores.model import DeltaGroup
 from tests.fuzz import removals
-
-NOW_MS = 1_700_000_000_000
+from tests.fuzz.inputs import NOW_MS, Input
 
 _TEXT = re.compile(rb'"((?:[^"\\]|\\.){8,})"|(-?[0-9]{8,})')
 _UNUSUAL = re.compile(r"[0-9@]|[^\x00-\x7f]")
@@ -31,14 +30,14 @@ class Promises:
         self._encoder = msgspec.json.Encoder(enc_hook=list)
         self._known_details: set[str] = set()
 
-    def refused(self, value: bytes, detail: str) -> None:
+    def refused(self, made: Input, detail: str) -> None:
         """The record was refused, with this detail."""
-        self._quotes_nothing(value, detail)
+        self._quotes_nothing(made.value, detail)
 
-    def kept(self, value: bytes, result: Normalized, integration: str, limits: Limits) -> None:
-        """The record, read in this format, has become this."""
+    def kept(self, made: Input, result: Normalized) -> None:
+        """The record has become this."""
         for reject in result.rejects:
-            self._quotes_nothing(value, reject.detail)
+            self._quotes_nothing(made.value, reject.detail)
         _require(all(_is_within(reject, result.members) for reject in result.rejects), "a reject is at no place")
         if result.ignored is not None:
             _require(not result.groups and not result.clearing and not result.rejects, "what is ignored does something")
@@ -48,14 +47,14 @@ class Promises:
         except Exception as exc:
             raise BrokenPromiseError(f"the result cannot be written as JSON: {type(exc).__name__}: {exc}") from exc
         for group in result.groups:
-            _check_group(group, result.members, limits)
+            _check_group(group, result.members, made.setting.limits)
         if len(result.groups) > 1:
             pairs = [(group.segment, key) for group in result.groups for key in group.context_keys]
             _require(len(set(pairs)) == len(pairs), "a context is in two groups of one segment")
         if result.clearing is not None:
             _require(result.clearing.page is None or not result.rejects, "a page that was not understood replaces")
         if result.clearing is not None or not all(group.included for group in result.groups):
-            _check_removals(value, result, integration)
+            _check_removals(made, result)
 
     def _quotes_nothing(self, value: bytes, detail: str) -> None:
         if detail in self._known_details:  # they are few, as long as they quote nothing
@@ -81,20 +80,19 @@ def _check_group(group: DeltaGroup, members: int, limits: Limits) -> None:
     _require(0 < group.version.event_time_us <= latest, "a time is not one that is believed")
 
 
-def _check_removals(value: bytes, result: Normalized, integration: str) -> None:
+def _check_removals(made: Input, result: Normalized) -> None:
     try:
-        document: Any = removals.document_of(value)
+        document: Any = removals.document_of(made.value)
     except (ValueError, RecursionError) as exc:
         raise BrokenPromiseError("somebody is removed by what is no JSON") from exc
     for group in result.groups:
         if not group.included:
             for key, place in zip(group.context_keys, group.places, strict=True):
-                _require(removals.leaves(integration, document, place, key), "a removal is not spelled out")
+                _require(removals.leaves(made.integration, document, place, key), "a removal is not spelled out")
     clearing = result.clearing
     if clearing is not None:
-        is_said = removals.empties(
-            integration, document, clearing.cohort.cohort_id, replaces=clearing.page is not None
-        )
+        cohort_id, is_replace = clearing.cohort.cohort_id, clearing.page is not None
+        is_said = removals.empties(made.integration, document, cohort_id, made.feed.cohort_id, replaces=is_replace)
         _require(is_said, "an emptied segment is not spelled out")
 
 

@@ -6,14 +6,12 @@ Nothing here uses the parsers. A removal that this cannot find in the document i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
-
-Object = Mapping[str, Any]
 
 _OUT = ("false", "False", "0")
 _REMOVED = ("remove", "remove_member", "remove_members")
-_HASHES = ("user_identities", "device_identities", "partner_identities")
+_IDENTITIES = ("user_identities", "device_identities", "partner_identities")
 
 
 def document_of(value: bytes) -> Any:
@@ -29,12 +27,16 @@ def leaves(integration: str, document: Any, place: int, key: str) -> bool:
         return False  # it is not there
 
 
-def empties(integration: str, document: Any, cohort_id: str, *, replaces: bool) -> bool:
-    """Whether the document says that this cohort has no members any more, or only those that it lists."""
+def empties(integration: str, document: Any, cohort_id: str, default: str | None, *, replaces: bool) -> bool:
+    """Whether the document says that this cohort has no members any more, or only those that it lists.
+
+    Where it names no cohort, it is about the default.
+    """
     try:
-        return _EMPTIES[integration](document, cohort_id, replaces)
+        is_said, named = _EMPTIES[integration](document, replaces)
     except (LookupError, TypeError, AttributeError):
         return False
+    return is_said and (_same(named, cohort_id) or (named is None and default == cohort_id))
 
 
 def is_false(value: object) -> bool:
@@ -126,31 +128,27 @@ def _by_profile(document: Any, place: int, key: str) -> bool:
         pairs += [(profile, audience) for audience in audiences or []] if isinstance(audiences, list) else []
     profile, audience = pairs[place]
     people = [profile.get("mpid")]
-    for name in _HASHES:
+    for name in _IDENTITIES:
         found = profile.get(name)
         people += [each.get("value") for each in found if isinstance(each, dict)] if isinstance(found, list) else []
     return _folded(audience["action"]) in ("remove", "delete") and any(_same(person, key) for person in people)
 
 
-def _heap_drains(document: Any, cohort_id: str, replaces: bool) -> bool:
-    return not replaces and any(
-        _folded(_found(body, ("action_type",))) == "segment.users.drain"
-        and _same(_found(body, ("data", "segment", "id")), cohort_id)
-        for body in (document, _found(document, ("heap",)))
-    )
+def _heap_drains(document: Any, replaces: bool) -> tuple[bool, Any]:
+    body = document["heap"] if "action_type" not in document else document
+    is_said = _folded(body["action_type"]) == "segment.users.drain" and not replaces
+    return is_said, _found(body, ("data", "segment", "id"))
 
 
-def _subscription_ends(document: Any, cohort_id: str, replaces: bool) -> bool:
-    return not replaces and _folded(document["action"]) in ("remove", "delete") and _same(
-        document["audience_id"], cohort_id
-    )
+def _subscription_ends(document: Any, replaces: bool) -> tuple[bool, Any]:
+    return _folded(document["action"]) in ("remove", "delete") and not replaces, document["audience_id"]
 
 
-def _members_are_all(id_field: str) -> Callable[[Any, str, bool], bool]:
-    def replaces_all(document: Any, cohort_id: str, replaces: bool) -> bool:
+def _members_are_all(id_field: str) -> Callable[[Any, bool], tuple[bool, Any]]:
+    def replaces_all(document: Any, replaces: bool) -> tuple[bool, Any]:
         parameters = document["parameters"]
-        is_said = replaces and _folded(document["action"]) == "members" and isinstance(parameters["members"], list)
-        return is_said and _same(parameters[id_field], cohort_id)
+        is_list = isinstance(parameters["members"], list)
+        return is_list and replaces and _folded(document["action"]) == "members", parameters.get(id_field)
 
     return replaces_all
 
@@ -172,7 +170,7 @@ _LEAVES: dict[str, Callable[[Any, int, str], bool]] = {
     "amplitude-webhook": _by_webhook,
     "mparticle": _by_profile,
 }
-_EMPTIES: dict[str, Callable[[Any, str, bool], bool]] = {
+_EMPTIES: dict[str, Callable[[Any, bool], tuple[bool, Any]]] = {
     "heap-inbound": _heap_drains,
     "mparticle": _subscription_ends,
     "mixpanel": _members_are_all("mixpanel_cohort_id"),

@@ -44,7 +44,8 @@ def scanned(text: bytes) -> Sample:
     name_at = -1
     waiting: list[int] = []  # where the name of each open member stands, or -1 in a list
     tokens = [(found[0], found.start(), found.end()) for found in _TOKEN.finditer(text)]
-    for (token, start, stop), (following, _, _) in zip(tokens, [*tokens[1:], (b"", 0, 0)], strict=True):
+    for (token, begin, stop), (following, _, _) in zip(tokens, [*tokens[1:], (b"", 0, 0)], strict=True):
+        start = begin
         if following == b":":
             names.append((start, stop))
             name_at = start
