@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from consumers.feeds import ContextKeyRule, Environment, Environments, Feed, Limits
-from consumers.formats import HEADER, known_integrations
+from consumers.formats import HEADER, Format, Formats, known_integrations
 from consumers.normalize import Normalizer
+from consumers.parsed import Parsed
 from consumers.record import Record
+from consumers.rules import Rules
 from tests.fuzz.mutations import mutated, one_of
 from tests.fuzz.samples import Sample, golden_samples, scanned
 
@@ -46,6 +49,13 @@ _SETTINGS: dict[str, tuple[str | None, ...]] = {
 }
 
 
+class Readers(NamedTuple):
+    """Who reads a record: as it is always done, and member by member, with the same result."""
+
+    usual: Normalizer
+    long_way: Normalizer
+
+
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """How one worker is configured to read a record."""
 
@@ -53,11 +63,15 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     skip_unknown_environment: bool
 
-    def normalizer(self) -> Normalizer:
+    def readers(self, formats: Formats, long_ways: Formats) -> Readers:
+        return Readers(self._normalizer(formats), self._normalizer(long_ways))
+
+    def _normalizer(self, formats: Formats) -> Normalizer:
         return Normalizer(
             environments=_ENVIRONMENTS[self.environments],
             limits=self.limits,
             skip_unknown_environment=self.skip_unknown_environment,
+            formats=formats,
         )
 
 
@@ -73,6 +87,19 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
 
     def record(self) -> Record:
         return Record("fuzz", 0, self.number, NOW_MS, None, self.value, self.headers)
+
+
+class _LongWay(NamedTuple):
+    name: str
+    parse: Callable[[bytes, Feed, Rules], Parsed]
+
+
+class LongWays(Formats):
+    """All formats without their short ways."""
+
+    def find(self, name: str) -> Format | None:
+        known: Any = super().find(name)
+        return _LongWay(known.name, known.parse_each) if hasattr(known, "parse_each") else known
 
 
 class Inputs:
@@ -91,15 +118,16 @@ class Inputs:
             for limits in _LIMITS
             for skip in (False, True)
         ]
-        self._settings = [(setting, setting.normalizer()) for setting in settings]
+        formats, long_ways = Formats(), LongWays()
+        self._settings = [(setting, setting.readers(formats, long_ways)) for setting in settings]
 
-    def made(self, number: int) -> tuple[Input, Normalizer]:
-        """The next input, and who reads it."""
+    def made(self, number: int) -> tuple[Input, Readers]:
+        """The next input, and those who read it."""
         random = self._random
         name = one_of(random, self._formats)
         sample = one_of(random, self._grown[name] if random.random() < _OWN_SHARE else self._all)
         donor = one_of(random, self._golden[name] if random.random() < _OWN_SHARE else self._all)
-        setting, normalizer = one_of(random, self._settings)
+        setting, readers = one_of(random, self._settings)
         by_header = random.random() < _HEADER_SHARE
         made = Input(
             number=number,
@@ -109,7 +137,7 @@ class Inputs:
             setting=setting,
             headers=(("integration", name.upper().encode()),) if by_header else (),
         )
-        return made, normalizer
+        return made, readers
 
     def said_something(self, made: Input) -> None:
         """An input was read. Some of those become samples themselves, so that changes add up."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from consumers.errors import Reject
+from consumers.errors import InvalidRecord, Reason, Reject
 from consumers.feeds import Limits
 from consumers.normalize import Normalized
 from stores.model import DeltaGroup
@@ -55,6 +56,17 @@ class Promises:
             _require(result.clearing.page is None or not result.rejects, "a page that was not understood replaces")
         if result.clearing is not None or not all(group.included for group in result.groups):
             _check_removals(made, result)
+
+    def same(self, result: Normalized, long_way: Callable[[], Normalized]) -> None:
+        """Member by member, the record becomes the same."""
+        try:
+            other = long_way()
+        except InvalidRecord as problem:
+            # The short way skips what it does not know without looking at it.
+            _require(problem.reason is Reason.JSON_INVALID, f"the long way refuses it: {problem.reason}")
+        else:
+            is_same = self._encoder.encode(result) == self._encoder.encode(other)
+            _require(is_same, "the short and the long way differ")
 
     def _quotes_nothing(self, value: bytes, detail: str) -> None:
         if detail in self._known_details:  # they are few, as long as they quote nothing

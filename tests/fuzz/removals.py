@@ -135,7 +135,8 @@ def _by_profile(document: Any, place: int, key: str) -> bool:
 
 
 def _heap_drains(document: Any, replaces: bool) -> tuple[bool, Any]:
-    body = document["heap"] if "action_type" not in document else document
+    wrapped = _found(document, ("heap",))
+    body = wrapped if "action_type" in (wrapped or ()) else document
     is_said = _folded(body["action_type"]) == "segment.users.drain" and not replaces
     return is_said, _found(body, ("data", "segment", "id"))
 

@@ -6,14 +6,16 @@ import base64
 import json
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from consumers.errors import InvalidRecord
-from consumers.normalize import Normalizer
-from tests.fuzz.inputs import NOW_MS, Input, Inputs
+from consumers.formats import Formats
+from consumers.normalize import Normalized, Normalizer
+from tests.fuzz.inputs import NOW_MS, Input, Inputs, LongWays, Readers
 from tests.fuzz.promises import BrokenPromiseError, Promises
 
 _POSITION = 7
@@ -52,10 +54,10 @@ class Fuzz:
         for number in range(inputs):
             yield self.tried(*self._inputs.made(number))
 
-    def tried(self, made: Input, normalizer: Normalizer) -> Finding | None:
+    def tried(self, made: Input, readers: Readers) -> Finding | None:
         """Reads this input, and looks whether any promise is broken."""
         try:
-            self.outcomes[self._outcome(made, normalizer)] += 1
+            self.outcomes[self._outcome(made, readers)] += 1
         except BrokenPromiseError as broken:
             finding = Finding(made, str(broken), "")
         except Exception as exc:  # noqa: BLE001 - that is what is looked for
@@ -65,19 +67,24 @@ class Fuzz:
         self.outcomes["broken"] += 1
         return finding
 
-    def _outcome(self, made: Input, normalizer: Normalizer) -> str:
+    def _outcome(self, made: Input, readers: Readers) -> str:
         try:
-            result = normalizer.normalize(made.record(), made.feed, arrived_ms=NOW_MS, position=_POSITION)
+            result = _read(made, readers.usual)
         except InvalidRecord as problem:
             self._promises.refused(made, problem.detail)
             return "refused"
         self._promises.kept(made, result)
         if result.groups or result.clearing:
+            self._promises.same(result, partial(_read, made, readers.long_way))
             self._inputs.said_something(made)
         return "read" if result.ignored is None else "ignored"
+
+
+def _read(made: Input, normalizer: Normalizer) -> Normalized:
+    return normalizer.normalize(made.record(), made.feed, arrived_ms=NOW_MS, position=_POSITION)
 
 
 def tried_again(path: Path) -> Finding | None:
     """What a saved finding shows now."""
     made = msgspec.convert(json.loads(path.read_text())["input"], Input)
-    return Fuzz(0).tried(made, made.setting.normalizer())
+    return Fuzz(0).tried(made, made.setting.readers(Formats(), LongWays()))
