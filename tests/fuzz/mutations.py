@@ -20,6 +20,7 @@ _TEXTS = (
     *("add", "remove", "members", " REMOVE ", "delete", "audience exited", "Deleted", "identify", "track", "audience"),
     *("someone-7f3a9c@example.com", "another-81d2e0@example.com", "id:4711-0815", "[Amplitude] Beta (c1)", "A:b"),
     *("amplitude_beta_c1", "production", "staging", "test-client-id", "1692206763", "1692206763.5", "99999999999999"),
+    *("2023-08-16T17:26:03", "2023-08-16", "2023-W33-3T17:26:03Z", "2023-08-16T24:00:00Z", "s" * 257, "10", "0010"),
     *("2023-08-16T17:26:03Z", "2023-08-16t17:26:03z", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"),
 )
 _VALUES = (
@@ -31,6 +32,7 @@ _VALUES = (
 _NO_JSON = (
     *(b"NaN", b"Infinity", b"-Infinity", b"01", b"+1", b".5", b"1.", b"0x10", b"tru", b"undefined", b"'a'", b'"', b""),
     *(b'"\\ud800"', b'"\\udfff\\ud800"', b'"\\x"', b'"\\u12"', b'"\x01"', b'"a\nb"'),
+    *(b'["\\ud800",' + b"7" * 5_000 + b"]", b'{"id":"\\udc00","n":' + b"7" * 5_000 + b"}"),
     *(b'"\xff"', b'"\xed\xa0\x80"', b'"\xc0\x80"', b'"\xf4\x90\x80\x80"'),
 )
 _DEEP = tuple(

@@ -11,7 +11,8 @@ import msgspec
 from consumers.errors import InvalidRecord, Reason, Reject
 from consumers.feeds import Limits
 from consumers.normalize import Normalized
-from stores.model import DeltaGroup
+from consumers.replace_pages import SESSION_BYTES
+from stores.model import DeltaGroup, Page
 from tests.fuzz import removals
 from tests.fuzz.inputs import NOW_MS, Input
 
@@ -53,7 +54,7 @@ class Promises:
             pairs = [(group.segment, key) for group in result.groups for key in group.context_keys]
             _require(len(set(pairs)) == len(pairs), "a context is in two groups of one segment")
         if result.clearing is not None:
-            _require(result.clearing.page is None or not result.rejects, "a page that was not understood replaces")
+            _check_page(result.clearing.page, result)
         if result.clearing is not None or not all(group.included for group in result.groups):
             _check_removals(made, result)
 
@@ -90,6 +91,17 @@ def _check_group(group: DeltaGroup, members: int, limits: Limits) -> None:
         _require(text is None or (text != "" and "\0" not in text), "a text is empty or holds NUL")
     latest = (NOW_MS + limits.future_skew_s * 1000) * 1000
     _require(0 < group.version.event_time_us <= latest, "a time is not one that is believed")
+
+
+def _check_page(page: Page | None, result: Normalized) -> None:
+    if page is None:
+        return
+    _require(not result.rejects, "a page that was not understood replaces")
+    session = page.session
+    is_session = session is None or (session.strip() and "\0" not in session and len(session.encode()) <= SESSION_BYTES)
+    _require(bool(is_session), "a session has no name that can be kept")
+    is_counted = page.pages is None or (session is not None) or page.pages == 1
+    _require(is_counted and 1 <= page.number <= (page.pages or page.number), "a page is none of its session")
 
 
 def _check_removals(made: Input, result: Normalized) -> None:
