@@ -149,6 +149,9 @@ class RequestParser:
         action = self._action(_find(paths.action, document))
         if action is Action.IGNORE:
             return Parsed(ignored=Ignored.NO_MEMBERSHIP_CHANGE, members=1)
+        if action in (Action.DRAIN, Action.REPLACE) and paths.cohort_id.is_barred(document):
+            # Where the payload names no cohort the feed's is meant, but nobody is put out of it by nonsense.
+            raise InvalidValue(Reason.COHORT_ID_INVALID, f"{paths.cohort_id} is within something that is no object")
         named = _find(paths.cohort_id, document), _find(paths.cohort_name, document), _find(paths.cohort_url, document)
         kind = _find(paths.context_kind, document)
         if action is Action.DRAIN:

@@ -14,6 +14,7 @@ from consumers.feeds import Limits
 from consumers.formats import known_integrations
 from consumers.normalize import Normalized
 from tests.builders import a_record
+from tests.fuzz import removals
 from tests.fuzz.inputs import Input, Readers, Setting
 from tests.fuzz.promises import BrokenPromiseError, Promises
 from tests.fuzz.removals import document_of, empties, leaves
@@ -49,8 +50,9 @@ def test_a_seed_always_makes_the_same_inputs() -> None:
     assert first._inputs.made(0)[0] == second._inputs.made(0)[0]
 
 
-def test_every_format_has_payloads_to_begin_with() -> None:
+def test_every_format_has_payloads_to_begin_with_and_is_read_once_more() -> None:
     assert all(golden_samples(known_integrations()).values())
+    assert set(known_integrations()) == removals._LEAVES.keys()
 
 
 def test_a_sample_knows_where_everything_stands() -> None:

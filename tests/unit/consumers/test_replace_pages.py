@@ -185,3 +185,19 @@ def test_details_say_what_is_wrong_with_a_page_and_quote_nothing() -> None:
         None: "the page's number is not from 1 to 1000000",
         1: "/parameters/members/1: it is not an object",
     }
+
+
+@pytest.mark.parametrize(
+    ("integration", "payload"),
+    [
+        ("heap-inbound", {"action_type": "segment.users.drain", "data": "all"}),
+        ("heap-inbound", {"action_type": "segment.users.drain", "data": {"segment": 7}}),
+        ("zeotap", {"action": "members", "parameters": ["members"]}),
+    ],
+)
+def test_nonsense_where_the_cohort_stands_empties_nothing_though_the_feed_has_one(
+    integration: str, payload: object
+) -> None:
+    (said,) = meaning(payload, format=integration, cohort_id="the feed's")
+
+    assert said in ("invalid: cohort_id_invalid", "invalid: no_members_field")
