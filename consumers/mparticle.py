@@ -8,6 +8,7 @@ SDK for Java.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -37,6 +38,7 @@ _RAW = "raw"
 _CUSTOMER = frozenset(("customer", "customer_id", "customerid"))
 _CALLED_OTHERWISE = {str(ContextKeyRule.USER_ID): _CUSTOMER, "customer": _CUSTOMER, "customer_id": _CUSTOMER}
 _OR = "_or_"
+_IDENTITY_TYPE = re.compile(r"[a-z][a-z0-9_]*(:[a-z0-9][a-z0-9-]*)?")
 
 
 class MParticle:
@@ -154,6 +156,11 @@ class _Wanted(NamedTuple):
 
     types: frozenset[str]
     encoding: str
+
+
+def is_identity_rule(rule: str) -> bool:
+    """Whether a feed's `context_key` may say this: types of identities, each perhaps with the encoding asked for."""
+    return all(map(_IDENTITY_TYPE.fullmatch, rule.split(_OR)))
 
 
 @lru_cache
