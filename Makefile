@@ -52,6 +52,12 @@ check: $(INSTALLED) ## Formatting, lint, types and import contracts
 bench: install ## The benchmarks, side by side, with a table at the end; BENCH=store for one of them
 	@$(VENV)/python -m tests.benchmarks $(BENCH)
 
+FUZZ = --inputs 1000000
+
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## Inputs that nobody would write, to every format; FUZZ="--inputs 1000 --seed 7" for others
+	@$(VENV)/python -m tests.fuzz $(FUZZ)
+
 # Pins every package by hash. No index, folder or address of this machine gets into the files, whatever pip is set to.
 PIP_COMPILE = $(VENV)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host

@@ -19,6 +19,8 @@ class NotOneShapeError(Exception):
 
 def struct_of(leaves: Mapping[Tokens, Any]) -> type[msgspec.Struct]:
     """The type of an object with these leaves. A leaf that may be None may also be missing."""
+    if () in leaves:  # the object itself is to be a value
+        raise NotOneShapeError
     fields: list[tuple[str, Any] | tuple[str, Any, None]] = []
     for token, group in groupby(sorted(leaves), key=lambda tokens: tokens[0]):
         inner = {tokens[1:]: leaves[tokens] for tokens in group}

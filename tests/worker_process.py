@@ -40,6 +40,11 @@ class WorkerProcess:
         status: int | None = self._process.poll()
         return status
 
+    @property
+    def pid(self) -> int:
+        pid: int = self._process.pid
+        return pid
+
     def send(self, signum: signal.Signals) -> None:
         self._process.send_signal(signum)
 

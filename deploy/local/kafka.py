@@ -50,6 +50,9 @@ class Kafka(Server):
     ABANDONED = signal.SIGKILL
 
     port: int
+    proxied_port: int
+    """Where a proxy may listen that forwards to `behind_proxy_port`: who connects there is told to stay with it."""
+    behind_proxy_port: int
 
     @property
     def bootstrap_servers(self) -> str:
@@ -65,10 +68,12 @@ class Kafka(Server):
         return self.folder / "tmp"
 
     def _prepare(self) -> None:
-        self.port, controller = ports_of(self.folder, 2)
+        self.port, controller, self.proxied_port, self.behind_proxy_port = ports_of(self.folder, 4)
         settings = SETTINGS | {
-            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
+            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{controller},"
+            f"PROXIED://{HOST}:{self.behind_proxy_port}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port},PROXIED://{HOST}:{self.proxied_port}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
             "controller.quorum.bootstrap.servers": f"{HOST}:{controller}",
             "log.dirs": str(self.folder / "data"),
         }

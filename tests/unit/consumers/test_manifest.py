@@ -112,6 +112,13 @@ def test_without_a_pointer_to_a_members_cohort_the_records_must_be_good(normaliz
     assert meaning(payload, normalizer, format="census") == ["invalid: cohort_id_missing"]
 
 
+def test_a_pointer_to_a_member_as_a_whole_is_followed(normalizer_of: Any) -> None:
+    normalizer = normalizer_of(manifest({**PARSER, "cohortIdPath": "/batch/0"}))
+    payload = {"batch": [{"user_id": "u", "value": True, "cohort_id": "c"}, {"user_id": "v", "value": True}]}
+
+    assert meaning(payload, normalizer, format="census") == ["+u census-c", "1: cohort_id_invalid"]
+
+
 def test_pointers_that_no_type_can_follow_are_followed_one_by_one(normalizer_of: Any) -> None:
     normalizer = normalizer_of(
         manifest({**PARSER, "cohortIdPath": "/batch/1/cohort_id"} | {"cohortNamePath": "/batch"})

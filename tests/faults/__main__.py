@@ -1,0 +1,67 @@
+"""`make faults`: a campaign of so many minutes, from a seed, with a table at the end.
+
+Exit status 1 if anything was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.faults.campaign import Report, run
+from tests.faults.faults import FAULTS
+
+console = Console(highlight=False)
+
+
+def main() -> int:
+    """Runs one campaign and shows what it found."""
+    parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--only", action="append", choices=[fault.name for fault in FAULTS], default=[])
+    parser.add_argument("--keep", type=Path, help="a folder for logs and data, which stays")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="cohort-sync-faults-") as folder:
+        where = chosen.keep or Path(folder)
+        where.mkdir(parents=True, exist_ok=True)
+        report = asyncio.run(run(chosen.seed, seconds=chosen.minutes * 60, folder=where, only=frozenset(chosen.only)))
+    show(report)
+    if report.wrong:
+        console.print(
+            f"[bold red]wrong[/]; again: make faults FAULT_SEED={chosen.seed} FAULT_MINUTES={chosen.minutes:g}"
+        )
+        return 1
+    return 0
+
+
+def show(report: Report) -> None:
+    """A row for each fault, and what was compared."""
+    table = Table(title=f"Seed {report.seed}")
+    for column in ("fault", "times", "recovered", "median s", "worst s"):
+        table.add_column(column, justify="left" if column == "fault" else "right")
+    by_name: dict[str, list[float | None]] = {}
+    for outcome in report.outcomes:
+        by_name.setdefault(" + ".join(outcome.names), []).append(outcome.recovered_s)
+    for name, times in sorted(by_name.items()):
+        known = sorted(time for time in times if time is not None)
+        median, worst = (f"{known[len(known) // 2]:.1f}", f"{known[-1]:.1f}") if known else ("-", "-")
+        table.add_row(name, str(len(times)), str(len(known)), median, worst)
+    console.print(table)
+    console.print(
+        f"{report.records:,} records, {report.memberships:,} memberships and {report.dead_letters:,} dead letters "
+        f"compared: {len(report.wrong)} wrong. Open files {report.open_files[0]} to {report.open_files[1]}, "
+        f"memory {report.memory_mib[0]:.0f} to {report.memory_mib[1]:.0f} MiB."
+    )
+    for problem in report.wrong[:20]:
+        console.print(f"  [red]{problem}[/]")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

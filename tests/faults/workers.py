@@ -1,0 +1,119 @@
+"""The workers of a campaign, kept alive as Kubernetes keeps them: one that ends is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.worker_process import WorkerProcess
+
+RESTART_S = 0.5
+GRACE_S = 60.0
+PROBE_S = 1.0
+
+
+class Pod:
+    """One worker with its place in the deployment."""
+
+    def __init__(self, config: Path, log: Path) -> None:
+        self._config, self._log = config, log
+        self.process = WorkerProcess(config, log=log)
+        self.is_frozen = False
+        self.is_replaced = False
+
+    def freeze(self) -> None:
+        self.is_frozen = True
+        self.process.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send(signal.SIGCONT)
+        self.is_frozen = False
+
+
+class Workers:
+    """So many workers of one group. What goes wrong with them is in `complaints`."""
+
+    def __init__(self, config: Path, folder: Path, *, count: int) -> None:
+        self._config, self._folder = config, folder
+        self._number = 0
+        self.complaints: list[str] = []
+        self.pods = [self._start() for _ in range(count)]
+        self._guests: list[Pod] = []
+
+    def one(self, randomness: random.Random) -> Pod:
+        """Any of those that nobody is at already."""
+        free = [pod for pod in self.pods if not pod.is_frozen and not pod.is_replaced]
+        return randomness.choice(free or self.pods)
+
+    async def replace(self, pod: Pod, signum: signal.Signals) -> None:
+        """Ends one by this signal and starts another in its place."""
+        if pod.is_replaced or pod.is_frozen:
+            return
+        pod.is_replaced = True
+        await self._end(pod, signum)
+        await asyncio.sleep(RESTART_S)
+        self.pods[self.pods.index(pod)] = self._start()
+
+    def start_guest(self) -> Pod:
+        """One more, for a while."""
+        guest = self._start()
+        self._guests.append(guest)
+        return guest
+
+    async def stop_guest(self, guest: Pod, signum: signal.Signals) -> None:
+        self._guests.remove(guest)
+        await self._end(guest, signum)
+
+    async def watch(self) -> None:
+        """Asks for life signs, as the kubelet does, and replaces who ended by itself. For as long as it may."""
+        while True:
+            for pod in list(self.pods):
+                if pod.is_frozen or pod.is_replaced:
+                    continue
+                if pod.process.returncode is not None:
+                    tail = pod.process.log_file.read_text()[-500:]
+                    self.complaints.append(f"a worker ended by itself with {pod.process.returncode}: {tail}")
+                    self.pods[self.pods.index(pod)] = self._start()
+                elif not await self._is_alive(pod):
+                    self.complaints.append(f"{pod.process.log_file.name}: /healthz was not 200")
+            await asyncio.sleep(PROBE_S)
+
+    def resources(self) -> list[tuple[int, int]]:
+        """Of each worker: open files, and memory in bytes."""
+        processes = [psutil.Process(pod.process.pid) for pod in self.pods if pod.process.returncode is None]
+        return [(each.num_fds(), each.memory_info().rss) for each in processes]
+
+    def kill_all(self) -> None:
+        for pod in (*self.pods, *self._guests):
+            pod.process.kill()
+
+    def _start(self) -> Pod:
+        self._number += 1
+        return Pod(self._config, self._folder / f"worker-{self._number}.log")
+
+    async def _end(self, pod: Pod, signum: signal.Signals) -> None:
+        started = time.monotonic()
+        pod.process.send(signum)
+        status = await pod.process.wait(GRACE_S + 10)
+        took_s = time.monotonic() - started
+        is_young = not any(line.get("event") == "worker_started" for line in pod.process.events())
+        if signum is signal.SIGTERM and (took_s > GRACE_S or (status and not is_young)):
+            self.complaints.append(f"{pod.process.log_file.name}: SIGTERM gave {status} after {took_s:.0f} s")
+
+    async def _is_alive(self, pod: Pod) -> bool:
+        events = pod.process.events()
+        port = next((line["port"] for line in events if line.get("event") == "http_server_started"), None)
+        if port is None:
+            return True
+        try:
+            async with httpx.AsyncClient(timeout=5) as client:
+                return (await client.get(f"http://127.0.0.1:{port}/healthz")).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            # It may have been ended, or frozen, while we asked.
+            return pod.is_frozen or pod.is_replaced or pod.process.returncode is not None
