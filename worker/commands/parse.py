@@ -13,6 +13,7 @@ import click
 from consumers import manifest
 from consumers.feeds import ContextKeyRule, Environments, Feed
 from consumers.formats import Format, Formats
+from consumers.mparticle import MParticle, is_identity_rule
 from stores.model import DEFAULT_CONTEXT_KIND, is_context_kind
 from worker.commands.frame import OK, REJECTED, config_option, json_option
 from worker.commands.json_records import json_records
@@ -141,7 +142,8 @@ def _checked_kind(name: str) -> str:
 
 
 def _checked_rule(rule: str, integration: str) -> str:
-    if rule not in list(ContextKeyRule) and integration.casefold() != "mparticle":
+    takes_identity_types = integration.casefold() == MParticle.name
+    if rule not in list(ContextKeyRule) and not (takes_identity_types and is_identity_rule(rule)):
         hint = did_you_mean(rule, list(ContextKeyRule))
         raise click.BadParameter(f"{rule!r} is no rule{hint}", param_hint="--context-key")
     return rule

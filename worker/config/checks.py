@@ -14,12 +14,11 @@ from typing import NamedTuple
 from consumers.feeds import ContextKeyRule
 from consumers.formats import HEADER, known_integrations
 from consumers.manifest import ManifestError
+from consumers.mparticle import MParticle, is_identity_rule
 from worker.config.problems import Location, Problem, did_you_mean
 from worker.setting_types import manifests_in
 from worker.settings import KafkaSettings
 
-_IDENTITY_TYPE = re.compile(r"[a-z][a-z0-9_]*(:[a-z0-9][a-z0-9-]*)?")
-"""As mParticle calls them, perhaps with the encoding that is asked for: `customer`, `email:sha-256`."""
 _NEEDED = {"redis": ("url", "url_file"), "dynamodb": ("table",)}
 _ONLY_FOR = {"url": "redis", "url_file": "redis", "table": "dynamodb", "region": "dynamodb", "endpoint_url": "dynamodb"}
 
@@ -103,8 +102,8 @@ def _feed(feed: _Entry, formats: list[str]) -> Iterator[Problem]:
     if name and name.casefold() not in map(str.casefold, formats):
         yield Problem((*feed.location, "format"), f"'{name}' is no integration{did_you_mean(name, formats)}")
     rule = feed.text("context_key")
-    takes_identity_types = name in ("mparticle", HEADER)
-    if rule and rule not in list(ContextKeyRule) and not (takes_identity_types and _IDENTITY_TYPE.fullmatch(rule)):
+    takes_identity_types = name is not None and name.casefold() in (MParticle.name, HEADER)
+    if rule and rule not in list(ContextKeyRule) and not (takes_identity_types and is_identity_rule(rule)):
         yield Problem((*feed.location, "context_key"), f"'{rule}' is no rule{did_you_mean(rule, list(ContextKeyRule))}")
 
 

@@ -87,11 +87,20 @@ def test_for_an_unknown_name_the_nearest_one_is_offered(file: File, wrong: str, 
     assert f"did you mean '{nearest}'?" in file.problem(SMALLEST.replace(right, wrong, 1))
 
 
-@pytest.mark.parametrize("kind", ["customer", "ios_advertising_id", "email:md5", "email:sha-256"])
-def test_for_mparticle_the_context_key_is_a_type_of_identity(file: File, kind: str) -> None:
-    text = SMALLEST.replace("format: amplitude-webhook", f"format: mparticle, context_key: '{kind}'")
-    assert file.load(text).feed_list()[0].context_key == kind
+@pytest.mark.parametrize(
+    "rule", ["customer", "ios_advertising_id", "email:md5", "email:sha-256", "email:md5_or_customer", "user_id_or_mpid"]
+)
+def test_for_mparticle_the_context_key_is_a_type_of_identity(file: File, rule: str) -> None:
+    text = SMALLEST.replace("format: amplitude-webhook", f"format: mparticle, context_key: '{rule}'")
+    assert file.load(text).feed_list()[0].context_key == rule
+    assert file.load(text.replace("mparticle", "mParticle")).feed_list()[0].context_key == rule
     assert "is no rule" in file.problem(text.replace("format: mparticle", "format: segment"))
+
+
+@pytest.mark.parametrize("rule", ["Customer", "email:", "email_or_", ":md5", "email:md5:md5", "_or_", "e-mail"])
+def test_not_every_text_is_a_type_of_identity(file: File, rule: str) -> None:
+    text = SMALLEST.replace("format: amplitude-webhook", f"format: mparticle, context_key: '{rule}'")
+    assert "is no rule" in file.problem(text)
 
 
 def test_a_name_that_is_far_from_all_is_answered_with_all_of_them(file: File) -> None:

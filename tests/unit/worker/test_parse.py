@@ -221,6 +221,8 @@ limits: {record_bytes: 1024, context_key_bytes: 1}
     [
         (("--context-kind", "multi"), "--context-kind"),
         (("--context-key", "userid"), "'user_id'"),
+        (("--context-key", "email:md5"), "--context-key"),
+        (("--integration", "mparticle", "--context-key", "Email"), "'email'"),
         (("--cohort", "x"), "--cohort-id"),
     ],
 )
