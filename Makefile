@@ -54,6 +54,10 @@ bench: install ## The benchmarks, side by side, with a table at the end; BENCH=s
 
 FUZZ = --inputs 1000000
 
+.PHONY: faults
+faults: install ## Break things for FAULT_MINUTES from FAULT_SEED while an oracle checks every membership
+	@$(VENV)/python -m tests.faults --seed $(or $(FAULT_SEED),1) --minutes $(or $(FAULT_MINUTES),10)
+
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## Inputs that nobody would write, to every format; FUZZ="--inputs 1000 --seed 7" for others
 	@$(VENV)/python -m tests.fuzz $(FUZZ)

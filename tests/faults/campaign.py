@@ -137,6 +137,7 @@ class _Campaign:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._ground.kafka.bootstrap_servers,
             enable_idempotence=True,
+            max_request_size=4 << 20,
             key_serializer=lambda key: key or None,
         )
         await producer.start()

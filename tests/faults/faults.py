@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from typing import NamedTuple, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import NamedTuple, Protocol, TypeVar
 
 import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
 
 from deploy.local.servers import Kafka, Postgres
 from tests.faults.proxy import Proxy
 from tests.faults.workers import Workers
 
 SESSION_TIMEOUT_S = 6.0
+INSISTED_S = 60.0
+
+T = TypeVar("T")
 
 
 class Ground(NamedTuple):
@@ -56,6 +60,45 @@ def fault(act: _Act) -> _Act:
 async def worker_killed(ground: Ground) -> None:
     """As by the kernel when memory is short; Kubernetes starts another."""
     await ground.workers.replace(ground.workers.one(ground.random), signal.SIGKILL)
+
+
+@fault
+async def worker_killed_between_write_and_commit(ground: Ground) -> None:
+    """Nothing reaches Kafka, so what is written meanwhile is not committed."""
+    ground.kafka_proxy.hold()
+    await asyncio.sleep(2)
+    await ground.workers.replace(ground.workers.one(ground.random), signal.SIGKILL)
+    ground.kafka_proxy.heal()
+
+
+@fault
+async def worker_killed_in_dead_letter_production(ground: Ground) -> None:
+    """Its dead letters are sent and not acknowledged."""
+    await _configure_topic(ground, "min.insync.replicas", "2")
+    await asyncio.sleep(2)
+    await ground.workers.replace(ground.workers.one(ground.random), signal.SIGKILL)
+    await _configure_topic(ground, "min.insync.replicas", "1")
+
+
+@fault
+async def worker_killed_in_a_flush_on_revoke(ground: Ground) -> None:
+    """A batch waits for a lock while the partitions are given out anew."""
+    async with _locked(ground):
+        await asyncio.sleep(1)
+        guest = ground.workers.start_guest()
+        await asyncio.sleep(2)
+        await ground.workers.replace(ground.workers.one(ground.random), signal.SIGKILL)
+    await ground.workers.stop_guest(guest, signal.SIGTERM)
+
+
+@fault
+async def worker_asked_to_stop_with_the_store_away(ground: Ground) -> None:
+    """It can't finish its batch, and must end in time all the same."""
+    ground.postgres_proxy.cut()
+    ending = asyncio.create_task(ground.workers.replace(ground.workers.one(ground.random), signal.SIGTERM))
+    await _held(ground)
+    ground.postgres_proxy.heal()
+    await ending
 
 
 @fault
@@ -117,36 +160,26 @@ async def postgres_frozen(ground: Ground) -> None:
 @fault
 async def postgres_read_only(ground: Ground) -> None:
     """What a connection to the old primary meets after a failover."""
-    sql = await _superuser(ground)
-    await sql.execute("ALTER SYSTEM SET default_transaction_read_only = on")
-    await sql.execute("SELECT pg_reload_conf()")
+    await _as_superuser(ground, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
     await _held(ground)
-    await sql.execute("SET default_transaction_read_only = off")
-    await sql.execute("ALTER SYSTEM RESET default_transaction_read_only")
-    await sql.execute("SELECT pg_reload_conf()")
-    await sql.close()
+    await _as_superuser(ground, "ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()")
 
 
 @fault
 async def postgres_sessions_ended(ground: Ground) -> None:
     """An operator, or a pooler, ends all sessions, three times."""
-    sql = await _superuser(ground)
     for _ in range(3):
-        await sql.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cohort-sync'"
+        await _as_superuser(
+            ground, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cohort-sync'"
         )
         await asyncio.sleep(ground.random.uniform(0.1, 1))
-    await sql.close()
 
 
 @fault
 async def rows_locked(ground: Ground) -> None:
     """Somebody works on the table by hand and takes their time."""
-    sql = await _superuser(ground)
-    async with sql.transaction():
-        await sql.execute("LOCK TABLE membership IN EXCLUSIVE MODE")
+    async with _locked(ground):
         await _held(ground)
-    await sql.close()
 
 
 @fault
@@ -214,14 +247,55 @@ async def _proxied(ground: Ground, proxy: Proxy, act: Callable[[Proxy], None]) -
     proxy.heal()
 
 
+@asynccontextmanager
+async def _locked(ground: Ground) -> AsyncIterator[None]:
+    """Nobody else writes memberships, unless another fault ends the session."""
+    sql = await _superuser(ground)
+    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        await sql.execute("BEGIN")
+        await sql.execute("LOCK TABLE membership IN EXCLUSIVE MODE")
+    yield
+    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        await sql.close()
+
+
+async def _as_superuser(ground: Ground, *statements: str) -> None:
+    async def execute() -> None:
+        sql = await _superuser(ground)
+        try:
+            for statement in statements:
+                await sql.execute(statement)
+        finally:
+            await sql.close(timeout=5)
+
+    await _insisting(execute)
+
+
 async def _superuser(ground: Ground) -> asyncpg.Connection:
     dsn = ground.postgres.dsn.replace("cohort_sync@", "postgres@")
-    return await asyncpg.connect(dsn, server_settings={"default_transaction_read_only": "off"})
+    return await _insisting(
+        lambda: asyncpg.connect(dsn, timeout=10, server_settings={"default_transaction_read_only": "off"})
+    )
 
 
 async def _configure_topic(ground: Ground, name: str, value: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=ground.kafka.bootstrap_servers)
-    await admin.start()
-    resource = ConfigResource(ConfigResourceType.TOPIC, ground.dead_letter_topic, configs={name: value})
-    await admin.alter_configs([resource])
-    await admin.close()
+    async def configure() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=ground.kafka.bootstrap_servers)
+        try:
+            await admin.start()
+            resource = ConfigResource(ConfigResourceType.TOPIC, ground.dead_letter_topic, configs={name: value})
+            await admin.alter_configs([resource])
+        finally:
+            await admin.close()
+
+    await _insisting(configure)
+
+
+async def _insisting(act: Callable[[], Awaitable[T]]) -> T:
+    """Tries until it succeeds: another fault may be at the same server."""
+    async with asyncio.timeout(INSISTED_S):
+        while True:
+            try:
+                return await act()
+            except (OSError, KafkaError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await asyncio.sleep(0.2)

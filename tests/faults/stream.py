@@ -17,6 +17,9 @@ SPREAD_MS = 20_000
 """Record times go back and forth by so much."""
 SESSION_EVERY = 40
 MOST_MEMBERS = 40
+LARGE_EVERY = 500
+LARGE_BYTES = 1_500_000
+"""More than a worker fetches of a partition at first."""
 
 
 class Said(NamedTuple):
@@ -124,6 +127,8 @@ class Stream:
             users.insert(self._random.randrange(len(users) + 1), {"user_id": 4.2})
             dead = frozenset({"context_key_invalid"})
         payload = {"cohort_id": cohort, "in_cohort": included, "computed_time": str(seconds), "users": users}
+        if self._random.randrange(LARGE_EVERY // 5) == 0:  # a webhook is every fifth record
+            payload["padding"] = "x" * LARGE_BYTES
         said = tuple(Said(f"amplitude-{cohort}", key, included, seconds * 1_000_000) for key in keys)
         return self._topics.webhook, _json(payload), None, Meaning(said, dead=dead)
 

@@ -22,7 +22,6 @@ class Pod:
     """One worker with its place in the deployment."""
 
     def __init__(self, config: Path, log: Path) -> None:
-        self._config, self._log = config, log
         self.process = WorkerProcess(config, log=log)
         self.is_frozen = False
         self.is_replaced = False
@@ -43,8 +42,8 @@ class Workers:
         self._config, self._folder = config, folder
         self._number = 0
         self.complaints: list[str] = []
+        self._started: list[Pod] = []
         self.pods = [self._start() for _ in range(count)]
-        self._guests: list[Pod] = []
 
     def one(self, randomness: random.Random) -> Pod:
         """Any of those that nobody is at already."""
@@ -62,12 +61,9 @@ class Workers:
 
     def start_guest(self) -> Pod:
         """One more, for a while."""
-        guest = self._start()
-        self._guests.append(guest)
-        return guest
+        return self._start()
 
     async def stop_guest(self, guest: Pod, signum: signal.Signals) -> None:
-        self._guests.remove(guest)
         await self._end(guest, signum)
 
     async def watch(self) -> None:
@@ -90,12 +86,14 @@ class Workers:
         return [(each.num_fds(), each.memory_info().rss) for each in processes]
 
     def kill_all(self) -> None:
-        for pod in (*self.pods, *self._guests):
+        for pod in self._started:
             pod.process.kill()
 
     def _start(self) -> Pod:
         self._number += 1
-        return Pod(self._config, self._folder / f"worker-{self._number}.log")
+        pod = Pod(self._config, self._folder / f"worker-{self._number}.log")
+        self._started.append(pod)
+        return pod
 
     async def _end(self, pod: Pod, signum: signal.Signals) -> None:
         started = time.monotonic()
