@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -208,7 +208,7 @@ class Stream:
         return self._topics.any, value, "hightouch", Meaning(dead=frozenset({_reason_of(value, reason)}))
 
     def _session(self) -> Iterator[tuple[str, bytes, str, Meaning]]:
-        """A full copy in pages, in any order; one of five lacks a page, and one of five has a page twice."""
+        """A full copy in pages, in any order; one of five lacks a page, one of five has a page twice."""
         self._sessions += 1
         session, pages, chance = f"s{self._sessions}", self._random.randint(1, 4), self._random.random()
         numbers = list(range(1, pages + 1))
@@ -218,13 +218,16 @@ class Stream:
         elif chance < 0.4:
             numbers.append(numbers[0])
         for number in numbers:
-            keys = [*self._keys(), *self._keys()]
-            said = tuple(Said("mixpanel-m", key, included=True) for key in keys)
+            keys: list[object] = [*self._keys(), *self._keys()]
+            said = tuple(Said("mixpanel-m", str(key), included=True) for key in keys)
             meaning = Meaning(said, Clears("mixpanel-m", session, number, pages))
+            if self._random.random() < 0.1:  # a page that is not understood as a whole does not count
+                keys.append(4.2)
+                meaning = Meaning(said, dead=frozenset({"context_key_invalid", "replace_incomplete"}))
             yield self._topics.any, _mixpanel("members", keys, session, number, pages), "mixpanel", meaning
 
 
-def _mixpanel(action: str, keys: list[str], session: str = "diff", page: int = 1, pages: int = 1) -> bytes:
+def _mixpanel(action: str, keys: Sequence[object], session: str = "diff", page: int = 1, pages: int = 1) -> bytes:
     parameters: dict[str, Any] = {
         "mixpanel_project_id": "1",
         "mixpanel_cohort_id": "m",

@@ -37,7 +37,9 @@ def read(made: Made) -> Meaning:
         if isinstance(item, Change)
     )
     dead = frozenset(item.reason.value for item in items if isinstance(item, Reject))
-    clears = next((_clears(item) for item in items if isinstance(item, Operation)), None)
+    operation = next((item for item in items if isinstance(item, Operation)), None)
+    # What the pipeline makes of a page that was not understood as a whole.
+    clears = _clears(operation) if operation and not dead else None
     return Meaning(said, clears, dead)
 
 
