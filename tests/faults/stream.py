@@ -17,6 +17,8 @@ SPREAD_MS = 20_000
 """Record times go back and forth by so much."""
 SESSION_EVERY = 40
 MOST_MEMBERS = 40
+MIXPANEL_COHORTS = tuple("pqrstuvw")
+"""So many that the last full copy of some is one that must not count."""
 LARGE_EVERY = 500
 LARGE_BYTES = 1_500_000
 """More than a worker fetches of a partition at first."""
@@ -181,10 +183,10 @@ class Stream:
         return self._topics.any, _json(payload), "hightouch", Meaning(said)
 
     def _mixpanel(self) -> tuple[str, bytes, str, Meaning]:
-        included, keys = self._random.random() < 0.6, self._keys()
+        included, keys, cohort = self._random.random() < 0.6, self._keys(), self._random.choice(MIXPANEL_COHORTS)
         action = "add_members" if included else "remove_members"
-        said = tuple(Said("mixpanel-m", key, included) for key in keys)
-        return self._topics.any, _mixpanel(action, keys), "mixpanel", Meaning(said)
+        said = tuple(Said(f"mixpanel-{cohort}", key, included) for key in keys)
+        return self._topics.any, _mixpanel(cohort, action, keys), "mixpanel", Meaning(said)
 
     def _mparticle(self) -> tuple[str, bytes, str, Meaning]:
         seconds, profiles, said = self._clock_s(), [], []
@@ -211,6 +213,7 @@ class Stream:
         """A full copy in pages, in any order; one of five lacks a page, one of five has a page twice."""
         self._sessions += 1
         session, pages, chance = f"s{self._sessions}", self._random.randint(1, 4), self._random.random()
+        segment = f"mixpanel-{(cohort := self._random.choice(MIXPANEL_COHORTS))}"
         numbers = list(range(1, pages + 1))
         self._random.shuffle(numbers)
         if chance < 0.2:
@@ -219,19 +222,21 @@ class Stream:
             numbers.append(numbers[0])
         for number in numbers:
             keys: list[object] = [*self._keys(), *self._keys()]
-            said = tuple(Said("mixpanel-m", str(key), included=True) for key in keys)
-            meaning = Meaning(said, Clears("mixpanel-m", session, number, pages))
+            said = tuple(Said(segment, str(key), included=True) for key in keys)
+            meaning = Meaning(said, Clears(segment, session, number, pages))
             if self._random.random() < 0.1:  # a page that is not understood as a whole does not count
                 keys.append(4.2)
                 meaning = Meaning(said, dead=frozenset({"context_key_invalid", "replace_incomplete"}))
-            yield self._topics.any, _mixpanel("members", keys, session, number, pages), "mixpanel", meaning
+            yield self._topics.any, _mixpanel(cohort, "members", keys, session, number, pages), "mixpanel", meaning
 
 
-def _mixpanel(action: str, keys: Sequence[object], session: str = "diff", page: int = 1, pages: int = 1) -> bytes:
+def _mixpanel(
+    cohort: str, action: str, keys: Sequence[object], session: str = "diff", page: int = 1, pages: int = 1
+) -> bytes:
     parameters: dict[str, Any] = {
         "mixpanel_project_id": "1",
-        "mixpanel_cohort_id": "m",
-        "mixpanel_cohort_name": "M",
+        "mixpanel_cohort_id": cohort,
+        "mixpanel_cohort_name": cohort,
         "mixpanel_session_id": session,
         "members": [{"mixpanel_distinct_id": key} for key in keys],
     }
