@@ -223,25 +223,24 @@ class Stream:
         for number in numbers:
             keys: list[object] = [*self._keys(), *self._keys()]
             said = tuple(Said(segment, str(key), included=True) for key in keys)
-            meaning = Meaning(said, Clears(segment, session, number, pages))
+            page = Clears(segment, session, number, pages)
+            meaning = Meaning(said, page)
             if self._random.random() < 0.1:  # a page that is not understood as a whole does not count
                 keys.append(4.2)
                 meaning = Meaning(said, dead=frozenset({"context_key_invalid", "replace_incomplete"}))
-            yield self._topics.any, _mixpanel(cohort, "members", keys, session, number, pages), "mixpanel", meaning
+            yield self._topics.any, _mixpanel(cohort, "members", keys, page), "mixpanel", meaning
 
 
-def _mixpanel(
-    cohort: str, action: str, keys: Sequence[object], session: str = "diff", page: int = 1, pages: int = 1
-) -> bytes:
+def _mixpanel(cohort: str, action: str, keys: Sequence[object], page: Clears | None = None) -> bytes:
     parameters: dict[str, Any] = {
         "mixpanel_project_id": "1",
         "mixpanel_cohort_id": cohort,
         "mixpanel_cohort_name": cohort,
-        "mixpanel_session_id": session,
+        "mixpanel_session_id": page.session if page else "changes",
         "members": [{"mixpanel_distinct_id": key} for key in keys],
     }
-    if action == "members":
-        parameters["page_info"] = {"total_pages": pages, "page_count": page}
+    if page:
+        parameters["page_info"] = {"total_pages": page.pages, "page_count": page.page}
     return _json({"action": action, "parameters": parameters})
 
 
