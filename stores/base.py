@@ -42,10 +42,6 @@ class SegmentStore(Protocol):
         """Makes all these deltas durable, or none. Older versions change nothing, so repeating it is harmless."""
         ...
 
-    async def begin(self, pages: Sequence[tuple[int, Clearing]]) -> None:
-        """To be told of pages before their members are applied: an older page of a session moves its beginning."""
-        ...
-
     async def clear(self, clearings: Sequence[tuple[int, Clearing]]) -> None:
         """Makes these clearings durable, after the members that their records name.
 

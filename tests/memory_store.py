@@ -53,9 +53,6 @@ class MemoryStore:
                 self._rows[row] = (version, included)
         return Applied(stale)
 
-    async def begin(self, pages: Sequence[tuple[int, Clearing]]) -> None:
-        """Nothing to prepare: memberships are read through the clearings."""
-
     async def clear(self, clearings: Sequence[tuple[int, Clearing]]) -> None:
         for segment_id, clearing in clearings:
             page, version = clearing.page, clearing.version

@@ -45,7 +45,7 @@ class Delivery:
                 resolved = await until_available(self._health, "postgres", lambda: self._segments.resolve(changes))
             with self._metrics.stage("write"):
                 refused = [*resolved.refused, *await self._write(resolved)]
-            rejected += [_mismatch(batch, change) for change in resolved.mismatched]
+            rejected += _mismatches(batch, resolved.mismatched)
             rejected += _refusals(batch, refused)
         if letters := [*batch.dead_letters, *rejected]:
             with self._metrics.stage("dead_letter"):
@@ -55,7 +55,6 @@ class Delivery:
 
     async def _write(self, resolved: Resolved) -> list[Refused]:
         """Deltas first, and then what clears a segment, since that must not come before what its record names."""
-        await self._writer.begin(resolved.clearings)
         written = await self._writer.write(resolved.deltas)
         self._metrics.deltas_stored(resolved.deltas, written.stale)
         # A page of which a member was refused is not all there.
@@ -81,10 +80,20 @@ class Delivery:
         ]
 
 
-def _mismatch(batch: Batch, change: SegmentChange) -> DeadLetter:
-    detail = f"{change.segment.key} holds contexts of another kind than {change.context_kind}"
-    record = batch.sources[change.version.position]
-    return DeadLetter(record, Reason.CONTEXT_KIND_MISMATCH, detail, _places(change) or None)
+def _mismatches(batch: Batch, mismatched: Sequence[SegmentChange]) -> list[DeadLetter]:
+    """One letter for each record, whatever it does to the segment."""
+    by_record: dict[int, list[SegmentChange]] = {}
+    for change in mismatched:
+        by_record.setdefault(change.version.position, []).append(change)
+    return [
+        DeadLetter(
+            batch.sources[position],
+            Reason.CONTEXT_KIND_MISMATCH,
+            f"{changes[0].segment.key} holds contexts of another kind than {changes[0].context_kind}",
+            tuple(sorted(place for change in changes for place in _places(change))) or None,
+        )
+        for position, changes in by_record.items()
+    ]
 
 
 def _refusals(batch: Batch, refused: Sequence[Refused]) -> list[DeadLetter]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 from stores.base import Applied, SegmentStore
@@ -41,13 +40,6 @@ class BatchWriter:
             for lane in split_into_lanes(deltas):
                 tasks.create_task(self._write_lane(lane, written), name=f"writer-{lane.context_kind}")
         return written
-
-    async def begin(self, clearings: Sequence[tuple[int, Clearing]]) -> None:
-        """To be called before the members of these are written: where a session begins is then known."""
-        pages = [each for each in clearings if each[1].page is not None and each[1].page.pages is None]
-        if pages:
-            with suppress(BatchRejectedError):  # `clear` then finds those that the store refuses
-                await until_available(self._health, "postgres", lambda: self._store.begin(pages))
 
     async def clear(self, clearings: Sequence[tuple[int, Clearing]]) -> list[Refused]:
         """To be called when their members are written. Returns those that the store refuses."""

@@ -124,15 +124,6 @@ class PostgresStore:
                 # Two sessions that insert the same new keys make MERGE raise this; ON CONFLICT waits instead.
                 return await _write(session, deltas, rows, query("upsert_stage"))
 
-    async def begin(self, pages: Sequence[tuple[int, Clearing]]) -> None:
-        """See `SegmentStore.begin`."""
-        rows = sorted((row[0], row[1], *row[4:]) for row in map(_clearing_row, pages))
-        segment_ids = sorted({row[0] for row in rows})
-        async with self._pool.session() as session, session.transaction():
-            await session.execute(query("lock_segments"), segment_ids)
-            await session.executemany(query("begin_session"), rows)
-            await session.execute(query("settle_clearings"), segment_ids)
-
     async def clear(self, clearings: Sequence[tuple[int, Clearing]]) -> None:
         """See `SegmentStore.clear`. What is covered is out at once; a sweep follows for counts and change feed."""
         rows = sorted(map(_clearing_row, clearings))
@@ -146,6 +137,7 @@ class PostgresStore:
     async def sweeps(self) -> list[Sweep]:
         """The clearings whose rows are to be turned into tombstones, since no running transaction can miss them."""
         async with self._pool.session() as session:
+            await session.execute(query("mark_sweeps"))
             return [Sweep(*row) for row in await session.fetch(query("list_sweeps"))]
 
     async def unswept(self) -> int:

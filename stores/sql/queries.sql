@@ -8,7 +8,8 @@ CREATE TEMPORARY TABLE IF NOT EXISTS stage (
     context_key  text   NOT NULL,
     included     bool   NOT NULL,
     event_time   bigint NOT NULL,
-    position     bigint NOT NULL
+    position     bigint NOT NULL,
+    covered      bool   NOT NULL DEFAULT false
 ) ON COMMIT DELETE ROWS;
 
 -- name: any_cleared
@@ -20,7 +21,7 @@ SELECT EXISTS (
 -- name: cover_cleared
 -- What is older than its segment's clearing is out on arrival. COPY gave this transaction its xid before this reads
 -- `segment`, so a clearing that this statement can't see knows that it must wait for us before it sweeps.
-UPDATE stage SET included = false
+UPDATE stage SET included = false, covered = true
 FROM segment
 WHERE segment.id = stage.segment_id AND stage.included
   AND (stage.event_time, stage.position) < (segment.cleared_event_time, segment.cleared_position)
@@ -37,24 +38,25 @@ USING (
 ) AS d
 ON m.segment_id = d.segment_id AND m.context_hash = d.context_hash
 WHEN MATCHED AND (m.event_time, m.position) < (d.event_time, d.position) THEN
-    UPDATE SET included = d.included, event_time = d.event_time, position = d.position,
+    UPDATE SET included = d.included, covered = d.covered, event_time = d.event_time, position = d.position,
                change_xid = CASE WHEN m.included <> d.included THEN pg_current_xact_id() ELSE m.change_xid END
 WHEN NOT MATCHED THEN
-    INSERT (segment_id, context_hash, context_key, included, event_time, position, change_xid)
-    VALUES (d.segment_id, d.context_hash, d.context_key, d.included, d.event_time, d.position,
+    INSERT (segment_id, context_hash, context_key, included, covered, event_time, position, change_xid)
+    VALUES (d.segment_id, d.context_hash, d.context_key, d.included, d.covered, d.event_time, d.position,
             CASE WHEN d.included THEN pg_current_xact_id() END);
 
 -- name: upsert_stage
 -- The same, for when MERGE met a key that another session was inserting at that moment (unique_violation): this form
 -- waits for the other session and then compares versions with what it left.
-INSERT INTO membership AS m (segment_id, context_hash, context_key, included, event_time, position, change_xid)
+INSERT INTO membership AS m (segment_id, context_hash, context_key, included, covered, event_time, position, change_xid)
 SELECT DISTINCT ON (segment_id, context_hash)
-       segment_id, context_hash, context_key, included, event_time, position,
+       segment_id, context_hash, context_key, included, covered, event_time, position,
        CASE WHEN included THEN pg_current_xact_id() END
 FROM stage
 ORDER BY segment_id, context_hash, event_time DESC, position DESC
 ON CONFLICT (segment_id, context_hash) DO UPDATE
-SET included = excluded.included, event_time = excluded.event_time, position = excluded.position,
+SET included = excluded.included, covered = excluded.covered,
+    event_time = excluded.event_time, position = excluded.position,
     change_xid = CASE WHEN m.included <> excluded.included THEN pg_current_xact_id() ELSE m.change_xid END
 WHERE (m.event_time, m.position) < (excluded.event_time, excluded.position);
 
@@ -89,12 +91,6 @@ GROUP BY stage.segment_id;
 -- Whoever completes a session has to see the pages that others noted, so they go one after the other.
 SELECT FROM segment WHERE id = ANY ($1::int[]) ORDER BY id FOR NO KEY UPDATE;
 
--- name: begin_session
--- A session without a number of pages is known by its oldest page. Should that one come late, the clearing moves back
--- before its members are written, or they would be out on arrival.
-UPDATE clearing SET event_time = $3, position = $4
-WHERE segment_id = $1 AND session = $2 AND pages = 0 AND (event_time, position) > ($3, $4);
-
 -- name: note_clearing
 -- Of a page that came twice the newer one counts: the session began anew. Without a number of pages, the oldest.
 INSERT INTO clearing AS c (segment_id, session, pages, page, event_time, position)
@@ -105,9 +101,11 @@ WHERE (c.pages = 0 AND (c.event_time, c.position) > (excluded.event_time, exclud
    OR (c.pages > 0 AND (c.event_time, c.position) < (excluded.event_time, excluded.position));
 
 -- name: settle_clearings
--- A segment is cleared by the newest of its complete sessions, from the oldest page of that one on.
+-- A segment is cleared by the newest of its complete sessions, from the oldest page of that one on. Should an older
+-- record of a session without a number of pages come late, that moves back, and the sweep brings back whom it covered.
 UPDATE segment
-SET cleared_event_time = newest.version[1], cleared_position = newest.version[2], cleared_xid = pg_current_xact_id()
+SET cleared_event_time = newest.version[1], cleared_position = newest.version[2], cleared_xid = pg_current_xact_id(),
+    sweep_from = NULL
 FROM (
     SELECT segment_id, max(version) AS version
     FROM (
@@ -122,13 +120,28 @@ WHERE segment.id = newest.segment_id
   AND ARRAY[segment.cleared_event_time, segment.cleared_position] <> newest.version;
 
 -- name: forget_clearings
--- What is much older than the clearing in force decides nothing any more, whatever comes late.
+-- What is a day older than the clearing in force decides nothing any more, and who has waited a week for the rest of a
+-- session waits for ever.
 DELETE FROM clearing USING segment
 WHERE segment.id = clearing.segment_id AND segment.id = ANY ($1::int[])
-  AND clearing.event_time + 3600 * 1000000::bigint < segment.cleared_event_time;
+  AND (clearing.event_time + 86400 * 1000000::bigint < segment.cleared_event_time
+       OR (clearing.noted_at < now() - interval '7 days'
+           AND (SELECT count(*) FROM clearing AS page
+                WHERE (page.segment_id, page.session, page.pages)
+                    = (clearing.segment_id, clearing.session, clearing.pages)) < clearing.pages));
+
+-- name: mark_sweeps
+-- A writer that has not seen a clearing had its xid before the clearing was committed, so before this sees it, and so
+-- before this transaction gets its own.
+WITH seen AS MATERIALIZED (
+    SELECT id, cleared_xid FROM segment WHERE cleared_xid IS NOT NULL AND sweep_from IS NULL
+)
+UPDATE segment SET sweep_from = pg_current_xact_id()
+FROM seen WHERE segment.id = seen.id AND segment.cleared_xid = seen.cleared_xid AND segment.sweep_from IS NULL;
 
 -- name: list_sweeps
-SELECT id, cleared_xid::text AS clearing FROM segment WHERE cleared_xid < horizon()
+SELECT id, cleared_xid::text AS clearing FROM segment
+WHERE cleared_xid IS NOT NULL AND sweep_from < horizon()
 ORDER BY segment.cleared_xid LIMIT 1000;
 
 -- name: count_unswept
@@ -143,21 +156,22 @@ SELECT context_hash FROM membership WHERE segment_id = $1 AND context_hash > $2
 ORDER BY context_hash OFFSET $3 LIMIT 1;
 
 -- name: sweep
--- Turns what the clearing covers into tombstones, which the change feed and the counts follow. A row keeps its own
--- version: the clearing's is on the segment, and covers it all the same.
-WITH covered AS MATERIALIZED (
+-- Turns what the clearing covers into tombstones, and back what it no longer covers; change feed and counts follow. A
+-- row keeps its own version: the clearing's is on the segment.
+WITH wrong AS MATERIALIZED (
     SELECT m.context_hash
     FROM membership AS m JOIN segment AS s ON s.id = m.segment_id
-    WHERE m.segment_id = $1 AND m.context_hash > $2 AND ($3::uuid IS NULL OR m.context_hash <= $3) AND m.included
-      AND (m.event_time, m.position) < (s.cleared_event_time, s.cleared_position)
+    WHERE m.segment_id = $1 AND m.context_hash > $2 AND ($3::uuid IS NULL OR m.context_hash <= $3)
+      AND CASE WHEN (m.event_time, m.position) < (s.cleared_event_time, s.cleared_position) THEN m.included
+               ELSE m.covered END
     ORDER BY m.context_hash FOR UPDATE OF m
 )
-UPDATE membership AS m SET included = false, change_xid = pg_current_xact_id()
-FROM covered WHERE m.segment_id = $1 AND m.context_hash = covered.context_hash;
+UPDATE membership AS m SET included = NOT m.included, covered = NOT m.covered, change_xid = pg_current_xact_id()
+FROM wrong WHERE m.segment_id = $1 AND m.context_hash = wrong.context_hash;
 
 -- name: finish_sweep
 -- Unless it was cleared again meanwhile.
-UPDATE segment SET cleared_xid = NULL WHERE id = $1 AND cleared_xid = $2::text::xid8;
+UPDATE segment SET cleared_xid = NULL, sweep_from = NULL WHERE id = $1 AND cleared_xid = $2::text::xid8;
 
 -- name: list_open_sessions
 SELECT environment.key AS environment, segment.key AS segment, session, stored_pages, pages, since, last_page_at

@@ -146,8 +146,6 @@ async def page(
 ) -> None:
     """A page as the pipeline stores it: its members first."""
     clearing = a_clearing(session, number, pages, version=a_version(time))
-    segments = await store.resolve([clearing])
-    await store.begin([(segments[clearing.segment].id, clearing)])
     if keys:
         await apply(store, a_group(*keys, version=a_version(time)))
     await clear(store, clearing)
@@ -235,6 +233,28 @@ async def test_records_of_a_session_without_a_number_of_pages_add_up_in_any_orde
     assert await store.included_counts() == {"amplitude-beta": 2}
 
 
+async def test_a_change_between_two_records_of_such_a_session_is_in_whatever_comes_first(
+    store: StoreUnderTest,
+) -> None:
+    await page(store, 20, 1, None, "u20")
+    await apply(store, a_group("between", version=a_version(15)), a_group("before", version=a_version(5)))
+    assert await store.included_counts() == {"amplitude-beta": 1}
+    await page(store, 10, 1, None, "u10")
+
+    assert await members(store) == {"u10", "u20", "between"}
+    assert await store.included_counts() == {"amplitude-beta": 3}
+
+
+async def test_members_that_were_covered_before_their_own_page_was_noted_come_back(store: StoreUnderTest) -> None:
+    await apply(store, a_group("u10", version=a_version(10)))  # and the worker died before it could note the page
+    await page(store, 20, 1, None, "u20")
+    assert await store.included_counts() == {"amplitude-beta": 1}
+    await page(store, 10, 1, None, "u10")
+
+    assert await members(store) == {"u10", "u20"}
+    assert await store.included_counts() == {"amplitude-beta": 2}
+
+
 async def test_full_copies_without_a_session_replace_each_other(store: StoreUnderTest) -> None:
     for time, key in ((20, "new"), (10, "old")):
         clearing = a_clearing(version=a_version(time))
@@ -271,9 +291,9 @@ streams = st.lists(groups, min_size=1, max_size=12, unique_by=lambda group: grou
 
 clearings = st.builds(
     lambda what, segment, time, offset: a_clearing(
-        f"s{what[0]}", what[1], 2, drain=what[0] == 0, segment=segment, version=a_version(time, offset)
+        f"s{what[0]}", what[1], what[2], drain=what[0] == 0, segment=segment, version=a_version(time, offset)
     ),
-    what=st.sampled_from([(0, 1), (1, 1), (1, 2), (2, 1), (2, 2)]),
+    what=st.sampled_from([(0, 1, 1), (1, 1, 2), (1, 2, 2), (2, 1, 2), (2, 2, 2), (3, 1, None), (4, 1, None)]),
     segment=st.sampled_from(["amplitude-x", "amplitude-y"]),
     time=st.integers(1, 4),
     offset=st.integers(0, 1_000_000),

@@ -120,6 +120,34 @@ async def test_a_writer_that_did_not_see_a_clearing_is_waited_for_before_the_swe
         assert dict(await sql.fetch("SELECT context_key, included FROM membership")) == {"u1": False}
 
 
+async def test_a_writer_that_began_after_a_clearing_and_did_not_see_it_is_waited_for_too(
+    database: str, sql: asyncpg.Connection
+) -> None:
+    other = await asyncpg.connect(database)
+    async with PostgresStoreUnderTest(database) as store:
+        drain = a_clearing(drain=True, version=a_version(2_000))
+        segment = (await store.resolve([drain]))[drain.segment]
+        clearing = sql.transaction()
+        await clearing.start()  # takes its xid, and is not committed yet
+        await sql.execute(
+            "UPDATE segment SET cleared_event_time = 2000, cleared_position = 0, cleared_xid = pg_current_xact_id()"
+        )
+        writing = other.transaction()
+        await writing.start()
+        await other.execute(
+            "INSERT INTO membership VALUES ($1, encode(substr(sha256('u1'), 1, 16), 'hex')::uuid, 'u1', true, 1, 1)",
+            segment.id,
+        )
+        await clearing.commit()
+        assert await store.sweeps() == []
+        await writing.commit()
+
+        await finish_sweeps(store)
+
+        assert dict(await sql.fetch("SELECT context_key, included FROM membership")) == {"u1": False}
+    await other.close()
+
+
 async def test_a_sweep_goes_in_steps_and_flips_each_membership_once_in_the_feed(
     database: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +183,7 @@ async def test_pages_that_two_workers_note_side_by_side_complete_their_session(d
 
 
 async def test_what_is_superseded_is_forgotten(database: str, sql: asyncpg.Connection) -> None:
-    hour = 3_600_000_000
+    day = 86_400_000_000
     async with PostgresStoreUnderTest(database) as store:
         open_page = a_clearing("never complete", 1, 2, version=a_version(1_000))
         segment = (await store.resolve([open_page]))[open_page.segment]
@@ -163,7 +191,7 @@ async def test_what_is_superseded_is_forgotten(database: str, sql: asyncpg.Conne
         assert (await store.facts()).open_sessions == 1
         await store.clear([(segment.id, a_clearing(drain=True, version=a_version(2_000)))])
         assert (await store.facts()).open_sessions == 0
-        await store.clear([(segment.id, a_clearing(drain=True, version=a_version(2_000 + 2 * hour)))])
+        await store.clear([(segment.id, a_clearing(drain=True, version=a_version(2_000 + 2 * day)))])
 
         assert await sql.fetchval("SELECT count(*) FROM clearing") == 1
 

@@ -4,8 +4,24 @@
 CREATE FUNCTION horizon() RETURNS xid8 STABLE LANGUAGE sql AS 'SELECT pg_snapshot_xmin(pg_current_snapshot())';
 
 -- The transaction that cleared a segment, until a sweep has turned what it covers into tombstones.
-ALTER TABLE segment ADD COLUMN cleared_xid xid8;
+-- It begins when no transaction before `sweep_from` runs any more: each of them may have missed the clearing.
+ALTER TABLE segment ADD COLUMN cleared_xid xid8, ADD COLUMN sweep_from xid8;
 CREATE INDEX segment_to_sweep ON segment (cleared_xid) WHERE cleared_xid IS NOT NULL;
+
+-- Whether a clearing made it a tombstone: the record that decided said that the context is in, and if the clearing moves
+-- back, it is in again.
+ALTER TABLE membership ADD COLUMN covered bool NOT NULL DEFAULT false;
+
+CREATE OR REPLACE VIEW membership_in_force AS
+SELECT m.segment_id, m.context_hash, m.context_key,
+       (m.included OR m.covered) AND NOT clearing.covers AS included,
+       CASE WHEN clearing.covers THEN s.cleared_event_time ELSE m.event_time END AS event_time,
+       CASE WHEN clearing.covers THEN s.cleared_position ELSE m.position END AS position
+FROM membership AS m
+JOIN segment AS s ON s.id = m.segment_id
+CROSS JOIN LATERAL (
+    SELECT (m.event_time, m.position) < (s.cleared_event_time, s.cleared_position) AS covers
+) AS clearing;
 
 -- One row for each page of a session that is stored. Drains, and full copies without a session, are sessions of one
 -- page and of their own. Versions are those of the records; which one counts is said at `note_clearing`.
