@@ -37,11 +37,11 @@ class ActionWords:
     """Each action by its word, whatever its case and the spaces around it. Any other word is refused."""
 
     def __init__(self, words: Mapping[str, Action]) -> None:
-        self._words = {word.strip().casefold(): action for word, action in words.items()}
+        self._words = {folded(word): action for word, action in words.items()}
 
     def meaning(self, value: object, pointer: str) -> Action:
         """See `Actions.meaning`."""
-        action = self._words.get(_text(value, pointer).strip().casefold())
+        action = self._words.get(folded(_text(value, pointer)))
         if action is None:
             raise InvalidValue(Reason.UNKNOWN_ACTION, f"{pointer} is none of the actions that the integration has")
         return action
@@ -67,6 +67,11 @@ class ActionMatcher:
     def meaning(self, value: object, pointer: str) -> Action:
         """See `Actions.meaning`."""
         return Action.ADD if self._pattern.search(_text(value, pointer)) else Action.REMOVE
+
+
+def folded(word: str) -> str:
+    """The word without what makes no difference."""
+    return word.strip().casefold()
 
 
 def _text(value: object, pointer: str) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from consumers.actions import Action, ActionMatcher, Actions, ActionWords
+from consumers.actions import Action, ActionMatcher, Actions, ActionWords, folded
 from consumers.member_lists import MemberList
 from consumers.pointer import Pointer
 from consumers.request_parser import AnyOf, Paths, RequestParser
@@ -149,8 +149,28 @@ class _RequestParser(_Strict):
             add or Action.LISTS not in meant, "/cohortSync/actions", "can be 'lists' only beside addMemberArrayPath"
         )
         if Action.REPLACE in meant:
+            paged = bool(ours.page_path), bool(ours.pages_path)
+            _require(paged[0] == paged[1], "/cohortSync/pagesPath", "and pagePath need each other")
             own_cohort = self.member_array_parser.cohort_id_path
             _require(not own_cohort, "/memberArrayParser/cohortIdPath", "has no place where an action replaces members")
+        else:
+            paths = (("sessionPath", ours.session_path), ("pagePath", ours.page_path), ("pagesPath", ours.pages_path))
+            for name, path in paths:
+                _require(not path, f"/cohortSync/{name}", "has no meaning where no action replaces")
+        for name, action in (ours.actions or {}).items():
+            same = {other for word, other in (ours.actions or {}).items() if folded(word) == folded(name)}
+            _require(same == {action}, f"/cohortSync/actions/{name}", "is also a word for another action")
+        _require(
+            boolean != self.member_array_parser.member_id_path,
+            "/memberArrayParser/booleanMembershipPath",
+            "is where the id stands",
+        )
+        for each in filter(None, (self.member_array_path, add, remove)):
+            for name, path in (("environmentIdPath", self.environment_id_path), ("cohortIdPath", self.cohort_id_path)):
+                _require(path != each, f"/{name}", "is where members are listed")
+        if add and remove:
+            apart = add.below(remove) is None and remove.below(add) is None
+            _require(apart, "/removeMemberArrayPath", "and addMemberArrayPath are within each other")
         return self
 
     def parser(self, integration: str, response_body: str | None) -> RequestParser:

@@ -89,8 +89,7 @@ class Normalizer:
                 )
             )
         operation = parsed.operation
-        # A page that was not understood as a whole replaces nobody; its rejects say so.
-        if operation is not None and not (operation.page is not None and parsed.rejects):
+        if operation is not None:
             time_us = operation.event_time_us or arrived_us
             if time_us > latest_us:
                 time_us, is_ahead = arrived_us, True

@@ -133,6 +133,7 @@ class Collector:
         """
         if operation is not None and operation.page is not None and self.rejects:
             self.rejects.append(_INCOMPLETE)
+            operation = None
         return Parsed(
             environment=environment,
             context_kind=context_kind,

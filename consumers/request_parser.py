@@ -69,6 +69,7 @@ class RequestParser:
         self._lists = lists
         self._actions = actions
         self._environment_may_be_foreign = environment_may_be_foreign
+        self._page_holder = _page_holder(paths, lists)
         self._columns = _column_decoder(paths, lists)
 
     def parse(self, value: bytes, feed: Feed, rules: Rules) -> Parsed:
@@ -91,8 +92,11 @@ class RequestParser:
             return None
         operation = None
         if action is Action.REPLACE:
+            number, pages = columns.one("page"), columns.one("pages")
+            if self._paths.page is not None and (number is None or pages is None):
+                return None  # the long way looks at why
             try:
-                page = page_of(columns.one("session"), columns.one("page"), columns.one("pages"))
+                page = page_of(columns.one("session"), number, pages)
             except InvalidValue:
                 return None
             operation = Operation(cohort, page)
@@ -217,11 +221,14 @@ class RequestParser:
 
     def _page(self, document: object) -> Page:
         paths = self._paths
+        # Without pages a session is complete from its first record on, so nonsense must not pass for none.
         for pointer in (paths.session, paths.page, paths.pages):
-            # Without pages a session is complete from its first record on, so nonsense must not pass for none.
             if pointer is not None and pointer.is_barred(document):
                 raise InvalidValue(Reason.PAGE_INVALID, f"{pointer} is within something that is no object")
-        return page_of(_find(paths.session, document), _find(paths.page, document), _find(paths.pages, document))
+        number, pages = _find(paths.page, document), _find(paths.pages, document)
+        if number is pages is MISSING and self._page_holder is not None and self._page_holder.find(document):
+            raise InvalidValue(Reason.PAGE_INVALID, f"{self._page_holder} says neither page nor pages")
+        return page_of(_find(paths.session, document), number, pages)
 
     def _environment(self, named: object, feed: Feed, rules: Rules) -> str | None:
         if self._environment_may_be_foreign:
@@ -275,6 +282,17 @@ class AnyOf:
 
 def _included(of_list: bool | None, action: Action) -> bool:
     return action is not Action.REMOVE if of_list is None else of_list
+
+
+def _page_holder(paths: Paths, lists: Sequence[MemberList]) -> Pointer | None:
+    """The object that is there for the page alone, where there is one: then it can't be there for nothing."""
+    if paths.page is None or paths.pages is None:
+        return None
+    holder = Pointer(paths.page.tokens[:-1])
+    others = [paths.environment, paths.cohort_id, paths.cohort_name, *(each.pointer for each in lists)]
+    others += filter(None, (paths.context_kind, paths.cohort_url, paths.action, paths.session))
+    is_shared = not holder.tokens or any(other.below(holder) for other in others)
+    return None if is_shared or paths.pages.below(holder) is None else holder
 
 
 def _column_decoder(paths: Paths, lists: Sequence[MemberList]) -> ColumnDecoder | None:

@@ -20,7 +20,7 @@ from consumers.member_lists import MemberList, collect_members, found_lists
 from consumers.parsed import Changes, Collector, Parsed
 from consumers.pointer import Pointer
 from consumers.rules import Rules
-from consumers.values import MISSING
+from consumers.values import MISSING, properties_of
 from stores.model import Cohort
 
 INTEGRATION = "rudderstack"
@@ -41,7 +41,7 @@ class _Member(msgspec.Struct, gc=False):
         return self.id if self.identifier is None else self.identifier
 
 
-class _ListData(msgspec.Struct, gc=False):
+class _ListData(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     add: list[_Member] | None = None
     remove: list[_Member] | None = None
 
@@ -109,6 +109,10 @@ class RudderstackEvent:
             return Parsed(ignored=Ignored.NOT_AN_AUDIENCE, members=1)
         collector = Collector()
         found = found_lists(_LISTS, event, collector)
+        if set(properties_of(properties_of(event["properties"])["listData"])) - {"add", "remove"}:
+            # Who stands in it may be meant to leave.
+            problem = "/properties/listData has a list that is neither add nor remove"
+            collector.reject(None, InvalidValue(Reason.MEMBER_LIST_INVALID, problem))
         members = sum(len(listed) for _, listed in found)
         if members:
             cohort, time_us = _cohort(feed), from_rfc3339(event.get("timestamp"))

@@ -26,7 +26,10 @@ def fitting_integrations(lines: Sequence[Line], feed: Feed, rules: Rules) -> str
             for name in formats.names()
             if options or name.casefold() != feed.format.casefold()
         }
-        scores = {name: sum(_understands(reader, line) for line in lines) for name, reader in readers.items()}
+        scores = {
+            name: sum(_understands(reader, line, with_operations=not options) for line in lines)
+            for name, reader in readers.items()
+        }
         fitting = sorted((name for name in scores if scores[name]), key=lambda name: -scores[name])[:_MOST_NAMED]
         if fitting:
             tries = " or ".join(f"--integration {name}{options}" for name in fitting)
@@ -34,10 +37,10 @@ def fitting_integrations(lines: Sequence[Line], feed: Feed, rules: Rules) -> str
     return None
 
 
-def _understands(reader: Reader, line: Line) -> bool:
-    """Whether all of it means something."""
+def _understands(reader: Reader, line: Line, *, with_operations: bool) -> bool:
+    """Whether all of it means something. Nobody is advised to empty a cohort that a payload does not name."""
     try:
         parsed = reader.read(line)
     except InvalidRecord:
         return False
-    return not parsed.rejects and (bool(parsed.changes) or parsed.operation is not None)
+    return not parsed.rejects and (bool(parsed.changes) or (with_operations and parsed.operation is not None))

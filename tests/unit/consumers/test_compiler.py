@@ -12,12 +12,12 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any, NamedTuple
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 
 from consumers.errors import IgnoredRecord, InvalidRecord, Reject
 from consumers.feeds import Environments, Limits
-from consumers.manifest import compiled
+from consumers.manifest import ManifestError, compiled
 from consumers.parsed import Change, Operation, Parsed
 from consumers.request_parser import AnyOf, RequestParser
 from consumers.rules import Rules
@@ -310,7 +310,11 @@ def entangled(draw: st.DrawFn) -> Drawn:
 def test_nothing_in_a_payload_raises_or_removes_who_is_not_said_to_leave(
     case: Drawn, role: str, odd: object, other: object
 ) -> None:
-    parser, document = compile_(case.request_parser), payload_of(case)
+    try:
+        parser = compile_(case.request_parser)
+    except ManifestError:  # pointers so entangled that they can't work
+        reject()
+    document = payload_of(case)
     with suppress(KeyError, AttributeError, TypeError, IndexError, ValueError):  # the way there may be closed
         put(document, case.pointers[role], odd)
     for payload in (document, other):

@@ -241,6 +241,28 @@ def test_of_two_problems_a_drain_has_the_same_one_whatever_it_lists(members: obj
             f"{WHERE}/memberArrayParser/cohortIdPath",
             "replaces",
         ),
+        (
+            manifest({**WORDS, "cohortSync": {"actionPath": "/a", "actions": {"Add": "add", "add ": "remove"}}}),
+            f"{WHERE}/cohortSync/actions/Add",
+            "another action",
+        ),
+        (
+            manifest({**WORDS, "cohortSync": {"actionPath": "/a", "actions": {"a": "add"}, "pagePath": "/p"}}),
+            f"{WHERE}/cohortSync/pagePath",
+            "no action replaces",
+        ),
+        (
+            manifest({**WORDS, "cohortSync": {**REPLACING["cohortSync"], "pagesPath": "/p"}}),
+            f"{WHERE}/cohortSync/pagesPath",
+            "need each other",
+        ),
+        (manifest(member_parser(booleanMembershipPath="/user_id")), BOOLEAN, "the id"),
+        (manifest({**PARSER, "environmentIdPath": "/batch"}), f"{WHERE}/environmentIdPath", "members are listed"),
+        (
+            manifest({**LISTS, "removeMemberArrayPath": "/in/0/b"}),
+            f"{WHERE}/removeMemberArrayPath",
+            "within each other",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_when_the_file_is_loaded(

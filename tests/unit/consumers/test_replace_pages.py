@@ -99,20 +99,21 @@ def test_a_member_that_is_listed_twice_does_not_make_a_page_incomplete() -> None
 
 
 @pytest.mark.parametrize("bad", [None, "u2", {}, person(None), person(""), person(1.5), person("u" * 513)])
-def test_a_page_with_a_bad_member_is_still_seen_as_one_that_replaces_nobody(bad: object) -> None:
-    (operation, incomplete, added, rejected) = says(copy_of(person("u1"), bad))
+def test_a_page_with_a_bad_member_replaces_nobody_and_adds_the_others(bad: object) -> None:
+    (incomplete, added, rejected) = says(copy_of(person("u1"), bad))
 
-    assert (operation, incomplete, added) == (f"replace {C1} s1 1/2", "None: replace_incomplete", f"+u1 {C1}")
+    assert (incomplete, added) == ("None: replace_incomplete", f"+u1 {C1}")
     assert rejected.startswith("1: ")
 
 
 def test_a_page_of_nothing_but_bad_members_replaces_nobody() -> None:
-    assert says(copy_of("u1", "u2")) == [
-        f"replace {C1} s1 1/2",
-        "None: replace_incomplete",
-        "0: member_invalid",
-        "1: member_invalid",
-    ]
+    assert says(copy_of("u1", "u2")) == ["None: replace_incomplete", "0: member_invalid", "1: member_invalid"]
+
+
+def test_a_page_info_of_other_names_is_not_taken_for_a_copy_without_pages() -> None:
+    payload = copy_of(person("u1"), page_info={"totalPages": 10, "pageCount": 6})
+
+    assert says(payload) == ["None: page_invalid", f"+u1 {C1}"]
 
 
 PAGE_INVALID = ["None: page_invalid", f"+u1 {C1}"]

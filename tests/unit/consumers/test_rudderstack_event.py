@@ -52,7 +52,7 @@ ROWS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("one-list", event(add=None, remove=[{"id": "u"}]), [f"-u {C}"]),
     ("odd-properties", {"type": "audiencelist", "properties": [1]}, ["invalid: no_members_field"]),
     ("no-properties", {"type": "audiencelist"}, ["invalid: no_members_field"]),
-    ("further-lists", event(add=["u"], update=["v"]), [f"+u {C}"]),
+    ("further-lists", event(add=["u"], delete=["v"]), ["None: member_list_invalid", f"+u {C}"]),
 ]
 
 
