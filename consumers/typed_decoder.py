@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from itertools import groupby
 from operator import attrgetter
@@ -12,9 +13,12 @@ import msgspec
 Tokens = tuple[str, ...]
 Getter = Callable[[Any], Any]
 
+_NOT_OF_NAMES = re.compile(r'["\\\x00-\x1f]')
+"""What msgspec takes in no property's name."""
+
 
 class NotOneShapeError(Exception):
-    """No single type has all these pointers: one goes through another, or into the places of a list."""
+    """No type has all these pointers: one goes through another, or into a list, or by a name that no type can have."""
 
 
 def struct_of(leaves: Mapping[Tokens, Any]) -> type[msgspec.Struct]:
@@ -24,7 +28,7 @@ def struct_of(leaves: Mapping[Tokens, Any]) -> type[msgspec.Struct]:
     fields: list[tuple[str, Any] | tuple[str, Any, None]] = []
     for token, group in groupby(sorted(leaves), key=lambda tokens: tokens[0]):
         inner = {tokens[1:]: leaves[tokens] for tokens in group}
-        if token.isdigit() or (() in inner and len(inner) > 1):
+        if token.isdigit() or _NOT_OF_NAMES.search(token) or (() in inner and len(inner) > 1):
             raise NotOneShapeError
         fields.append(_field(_attribute(token), inner.get(()) or struct_of(inner)))
     names = {_attribute(tokens[0]): tokens[0] for tokens in leaves}

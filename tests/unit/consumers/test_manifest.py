@@ -333,3 +333,11 @@ def test_the_body_that_launchdarkly_answers_is_kept(tmp_path: Path) -> None:
     path.write_text(json.dumps(manifest(jsonResponseBody='{"status": "{{status}}"}')))
 
     assert load(path).response_body == '{"status": "{{status}}"}'
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\tb"])
+def test_a_property_may_have_a_name_that_no_typed_decoder_takes(normalizer_of: Any, name: str) -> None:
+    parser = {**LISTS, "cohortIdPath": f"/{name}", "memberArrayParser": {"memberIdPath": f"/{name}"}}
+    payload = {"environment_id": "production", name: "c1", "cohort_name": "Beta", "in": [{name: "u1"}], "out": []}
+
+    assert meaning(payload, normalizer_of(manifest(parser)), format="census") == ["+u1 census-c1"]
