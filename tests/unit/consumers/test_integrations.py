@@ -1,18 +1,26 @@
 """Payloads of the other manifest formats (`test_request_parser.py` has Amplitude's). Numbers: rows of domain.md 2.2.
 
-Rows 31, 32 and 36 are about what LaunchDarkly's endpoint answers, which is not read from Kafka.
+Rows 31, 32 and 36 are about what LaunchDarkly's endpoint answers: here they are tried as far as records go, since
+answers come with the gateway.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.consumers.meaning import as_json, meaning, normalized, rejects
+from consumers.errors import InvalidRecord, Reject
+from consumers.feeds import Environments, Limits
+from consumers.formats import Formats
+from consumers.manifest import load
+from consumers.rules import Rules
+from tests.unit.consumers.meaning import a_feed, as_json, meaning, normalized, rejects
 from tests.unit.consumers.tools import (
     ADDING,
     AMPLITUDE,
@@ -40,8 +48,11 @@ from tests.unit.consumers.tools import (
     without,
     zeotap,
 )
+from worker.commands.parse_outcome import JsonLines
 
 Row = tuple[str, str, Any, list[str]]
+
+RULES = Rules(limits=Limits(), environments=Environments())
 
 NO_ACTIONS_OF_HEAP: tuple[object, ...] = ("segment.users.delete", "", "drain", ["segment.users.drain"], 0, True, {})
 NO_LISTS: tuple[object, ...] = ("", "u1", {}, 0, False, 1.5)
@@ -333,3 +344,39 @@ def test_37_what_is_odd_about_json(tool: str) -> None:
     assert says(gzip.compress(value)) == ["invalid: json_invalid"]
     assert says(value + value) == ["invalid: json_invalid"]
     assert says(json.dumps(json.loads(value), indent=2).encode()) == added
+
+
+def test_31_a_cohort_keeps_its_special_characters() -> None:
+    payload = {
+        "action_type": "segment.users.sync",
+        "data": {"segment": {"id": "a&b\"'", "name": "<A&B>"}, "add": [{"id": "u"}]},
+    }
+
+    (group,) = normalized(payload, format="heap-inbound").groups
+
+    assert (group.cohort.cohort_id, group.cohort.name) == ("a&b\"'", "<A&B>")
+    assert "&amp;" not in group.segment.key
+
+
+def test_32_what_is_wrong_is_told_by_a_serializer_whatever_is_in_it(tmp_path: Path) -> None:
+    paths = {"environmentIdPath": "/e", "cohortIdPath": '/"co\\hort', "cohortNamePath": "/n", "memberArrayPath": "/m"}
+    parser = {**paths, "memberArrayParser": {"memberIdPath": "/id", "booleanMembershipPath": "/in"}}
+    manifest = tmp_path / "quoted.json"
+    manifest.write_text(json.dumps({"capabilities": {"syncedSegment": {"requestParser": parser}}}))
+    output = io.BytesIO()
+    lines = JsonLines(output)
+    try:
+        load(manifest).parse(as_json({"m": [{"id": "u", "in": True}]}), a_feed(format="quoted"), RULES)
+    except InvalidRecord as problem:
+        lines.reject(0, Reject(None, problem.reason, problem.detail))
+    lines.finish()
+
+    assert json.loads(output.getvalue())["detail"] == '/"co\\hort is missing'
+
+
+def test_36_only_heap_is_answered_with_a_body() -> None:
+    formats = Formats()
+    bodies = {name: getattr(formats.find(name), "response_body", None) for name in formats.names()}
+
+    assert {name for name, body in bodies.items() if body} == {"heap-inbound"}
+    assert json.loads(str(bodies["heap-inbound"]))["status"] == "success"
