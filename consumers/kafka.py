@@ -177,6 +177,11 @@ class KafkaConsumer:
         """The partitions that are ours at this moment."""
         return {TopicPartition(*tp) for tp in self._client.assignment()}
 
+    def reads_everything(self) -> bool:
+        """Whether no other member of the group has a partition of our topics, as far as is known here."""
+        counts = (len(self._client.partitions_for_topic(topic) or ()) for topic in self._client.subscription())
+        return sum(counts) <= len(self._client.assignment())
+
     def pause(self, partitions: Iterable[TopicPartition], reason: str) -> None:
         """Stops reading these until `resume` is called for the same reason, also across rebalances."""
         for tp in partitions:

@@ -34,8 +34,10 @@ class Delivery:
         self._guard = guard
         self._metrics, self._health = instruments
 
-    async def deliver(self, batch: Batch) -> list[str]:
+    async def deliver(self, batch: Batch, *, in_two: bool) -> list[str]:
         """Resolves the segments, writes the deltas, and sends what was rejected on the way to the dead letters.
+
+        With `in_two`, a context kind that dominates is written by two tasks.
 
         Returns the topics that are held from now on because of what was rejected here.
         """
@@ -44,7 +46,7 @@ class Delivery:
             with self._metrics.stage("resolve"):
                 resolved = await until_available(self._health, "postgres", lambda: self._segments.resolve(changes))
             with self._metrics.stage("write"):
-                refused = [*resolved.refused, *await self._write(resolved)]
+                refused = [*resolved.refused, *await self._write(resolved, in_two=in_two)]
             rejected += _mismatches(batch, resolved.mismatched)
             rejected += _refusals(batch, refused)
         if letters := [*batch.dead_letters, *rejected]:
@@ -53,9 +55,9 @@ class Delivery:
             self._metrics.dead_letters_sent(letters)
         return self._observe(batch, rejected) if rejected else []
 
-    async def _write(self, resolved: Resolved) -> list[Refused]:
+    async def _write(self, resolved: Resolved, *, in_two: bool) -> list[Refused]:
         """Deltas first, and then what clears a segment, since that must not come before what its record names."""
-        written = await self._writer.write(resolved.deltas)
+        written = await self._writer.write(resolved.deltas, in_two=in_two)
         self._metrics.deltas_stored(resolved.deltas, written.stale)
         # A page of which a member was refused is not all there.
         incomplete = {refused.change.version.position for refused in (*resolved.refused, *written.refused)}

@@ -25,15 +25,15 @@ class Lane(msgspec.Struct):
         self.size += piece.size
 
 
-def split_into_lanes(deltas: Sequence[tuple[int, DeltaGroup]]) -> list[Lane]:
-    """One lane for each context kind; a kind that dominates is split in two, since two writes use two cores."""
+def split_into_lanes(deltas: Sequence[tuple[int, DeltaGroup]], *, in_two: bool) -> list[Lane]:
+    """One lane for each context kind. On request a kind that dominates is split in two: two writes use two cores."""
     pieces_of: dict[str, list[Lane]] = {}
     for piece in _by_segment(deltas):
         pieces_of.setdefault(piece.context_kind, []).append(piece)
     total = sum(piece.size for pieces in pieces_of.values() for piece in pieces)
     lanes: list[Lane] = []
     for kind, pieces in pieces_of.items():
-        dominates = 2 * sum(piece.size for piece in pieces) > total >= SMALLEST_SPLIT
+        dominates = in_two and 2 * sum(piece.size for piece in pieces) > total >= SMALLEST_SPLIT
         lanes += _share_out(kind, pieces, among=2 if dominates else 1)
     return lanes
 

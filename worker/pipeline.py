@@ -146,16 +146,21 @@ class Pipeline:
 
     async def _begin_flush(self, trigger: str) -> None:
         """Hands the open batch over as soon as the one before it is done."""
+        waited = self._flushing is not None
         if self._flushing:
             await self._while_polling(self._flushing)
         batch, self._batch = self._batch, Batch()  # taken only now: a rebalance may have emptied it meanwhile
         if batch.records:
             self._metrics.batch_flushed(trigger, batch.deltas)
-            self._flushing = asyncio.create_task(self._flush(batch, self._checkpoint), name="flush")
+            self._flushing = asyncio.create_task(
+                # Two writes at once cost more in all: worth it where the store holds us up, and nobody else writes.
+                self._flush(batch, self._checkpoint, in_two=waited and self._consumer.reads_everything()),
+                name="flush",
+            )
 
-    async def _flush(self, batch: Batch, checkpoint: Checkpoint) -> None:
+    async def _flush(self, batch: Batch, checkpoint: Checkpoint, *, in_two: bool) -> None:
         """Makes one batch durable, then says so to Kafka; never the reverse."""
-        for topic in await self._delivery.deliver(batch):
+        for topic in await self._delivery.deliver(batch, in_two=in_two):
             self._hold(topic)
         self._metrics.batch_stored(batch)
         checkpoint.advance(batch.next_offsets)

@@ -33,11 +33,11 @@ class BatchWriter:
         self._metrics, self._health = instruments
         self._writers = asyncio.Semaphore(WRITERS)
 
-    async def write(self, deltas: Sequence[tuple[int, DeltaGroup]]) -> Written:
-        """Writes each context kind in a writer task of its own, two at a time."""
+    async def write(self, deltas: Sequence[tuple[int, DeltaGroup]], *, in_two: bool) -> Written:
+        """Writes each context kind in a writer task of its own, two at a time; the largest in two tasks, if asked."""
         written = Written({}, [])
         async with asyncio.TaskGroup() as tasks:
-            for lane in split_into_lanes(deltas):
+            for lane in split_into_lanes(deltas, in_two=in_two):
                 tasks.create_task(self._write_lane(lane, written), name=f"writer-{lane.context_kind}")
         return written
 

@@ -114,6 +114,24 @@ async def test_a_record_that_was_too_large_to_fetch_is_read_again(bench: Bench, 
     assert [record.offset for record in await polled(consumer, 2)] == [0, 1]
 
 
+async def test_a_member_knows_whether_others_read_too(bench: Bench, consumer: KafkaConsumer) -> None:
+    other = a_consumer(bench)
+
+    async def share(partitions: int) -> bool:
+        await asyncio.gather(*(each.poll(max_records=1, timeout_s=0.2) for each in members))
+        return [len(each.assignment()) for each in members] == [partitions] * len(members)
+
+    members = [consumer]
+    await eventually(lambda: share(4))
+    assert consumer.reads_everything()
+
+    await other.start(Listener())
+    members = [consumer, other]
+    await eventually(lambda: share(2))
+    assert not consumer.reads_everything()
+    await other.stop()
+
+
 async def test_a_paused_partition_stays_paused_through_a_rebalance(bench: Bench, consumer: KafkaConsumer) -> None:
     async def assigned() -> bool:
         await consumer.poll(max_records=1, timeout_s=0.2)

@@ -14,7 +14,9 @@ from worker.writer import BatchWriter, Written
 
 async def write(store: SegmentStore, *groups: DeltaGroup, health: Health | None = None) -> Written:
     resolved = await SegmentResolver(store).resolve(groups)
-    return await BatchWriter(store, instruments=Instruments(Metrics(()), health or Health())).write(resolved.deltas)
+    return await BatchWriter(store, instruments=Instruments(Metrics(()), health or Health())).write(
+        resolved.deltas, in_two=True
+    )
 
 
 def refused_groups(written: Written) -> list[DeltaGroup]:
@@ -56,7 +58,7 @@ async def test_an_unavailable_store_is_waited_for_with_the_same_batch() -> None:
     resolved = await SegmentResolver(flaky).resolve([a_group("u1")])
     flaky._failures = 2
 
-    await BatchWriter(flaky, instruments=Instruments(Metrics(()), health)).write(resolved.deltas)
+    await BatchWriter(flaky, instruments=Instruments(Metrics(()), health)).write(resolved.deltas, in_two=True)
 
     await write(store, a_group("u1"))
     assert await flaky.memberships() == await store.memberships()
