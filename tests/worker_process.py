@@ -27,12 +27,12 @@ WAIT_S = 60.0
 T = TypeVar("T")
 
 
-class WorkerProcess:
-    """One `cohort-sync run`, as an operator would start it."""
+class CommandProcess:
+    """One command of the command line, as an operator would start it."""
 
-    def __init__(self, config: Path, *arguments: str, log: Path) -> None:
+    def __init__(self, *arguments: str, config: Path, log: Path, module: str = "worker") -> None:
         self.log_file = log
-        command = [sys.executable, "-m", "worker", "run", "--config", str(config), *arguments]
+        command = [sys.executable, "-m", module, *arguments, "--config", str(config)]
         self._process = guard.start(command, log=log, cwd=guard.ROOT)
 
     @property
@@ -61,6 +61,13 @@ class WorkerProcess:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+
+
+class WorkerProcess(CommandProcess):
+    """One `cohort-sync run`."""
+
+    def __init__(self, config: Path, *arguments: str, log: Path, module: str = "worker") -> None:
+        super().__init__("run", *arguments, config=config, log=log, module=module)
 
     def events(self) -> list[dict[str, Any]]:
         """The log lines so far."""

@@ -160,6 +160,9 @@ class MetricDefinitions:
             "event_loop_lag_seconds",
             "Longest time in the last half minute that the event loop was late. Above 1: heartbeats are at risk.",
         )
+        self.event_loop_tasks = self._gauge(
+            "event_loop_tasks", "Tasks in the event loop. Flat, whatever happens: growth is a leak."
+        )
         build_info = self._gauge("build_info", "Always 1; the version that runs is in the labels.", "version", "python")
         build_info.labels(own_version(), platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)

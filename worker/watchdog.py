@@ -77,7 +77,7 @@ class Watchdog:
 
 
 async def measure_loop_lag(instruments: Instruments) -> None:
-    """Keeps `event_loop_lag_seconds`: how much later than asked the loop woke a sleeper. Never ends."""
+    """Keeps `event_loop_lag_seconds`, how much later than asked the loop woke a sleeper, and its tasks. Never ends."""
     loop = asyncio.get_running_loop()
     lags: deque[float] = deque([0.0], maxlen=round(LAG_WINDOW_S / BEAT_EVERY_S))
     while True:
@@ -85,6 +85,7 @@ async def measure_loop_lag(instruments: Instruments) -> None:
         await asyncio.sleep(BEAT_EVERY_S)
         lags.append(max(0.0, loop.time() - asked))
         instruments.metrics.event_loop_lag_seconds.set(max(lags))
+        instruments.metrics.event_loop_tasks.set(len(asyncio.all_tasks(loop)))
 
 
 def _lines(frame: FrameType | None) -> list[str]:

@@ -17,6 +17,8 @@ from rich.table import Table
 from tests.faults.campaign import Report, run
 from tests.faults.faults import FAULTS
 
+MIB = 1 << 20
+
 console = Console(highlight=False)
 
 
@@ -33,7 +35,7 @@ def main() -> int:
         where.mkdir(parents=True, exist_ok=True)
         report = asyncio.run(run(chosen.seed, seconds=chosen.minutes * 60, folder=where, only=frozenset(chosen.only)))
     show(report)
-    if report.wrong:
+    if report.problems:
         console.print(
             f"[bold red]wrong[/]; again: make faults FAULT_SEED={chosen.seed} FAULT_MINUTES={chosen.minutes:g}"
         )
@@ -44,22 +46,32 @@ def main() -> int:
 def show(report: Report) -> None:
     """A row for each fault, and what was compared."""
     table = Table(title=f"Seed {report.seed}")
-    for column in ("fault", "times", "recovered", "median s", "worst s"):
+    for column in ("fault", "times", "survived", "median s to recover", "worst s"):
         table.add_column(column, justify="left" if column == "fault" else "right")
     by_name: dict[str, list[float | None]] = {}
     for outcome in report.outcomes:
-        by_name.setdefault(" + ".join(outcome.names), []).append(outcome.recovered_s)
+        for name in outcome.names:
+            by_name.setdefault(name, []).append(outcome.recovered_s)
     for name, times in sorted(by_name.items()):
         known = sorted(time for time in times if time is not None)
         median, worst = (f"{known[len(known) // 2]:.1f}", f"{known[-1]:.1f}") if known else ("-", "-")
         table.add_row(name, str(len(times)), str(len(known)), median, worst)
     console.print(table)
+    compared, before, after = report.compared, report.before, report.after
     console.print(
-        f"{report.records:,} records, {report.memberships:,} memberships and {report.dead_letters:,} dead letters "
-        f"compared: {len(report.wrong)} wrong. Open files {report.open_files[0]} to {report.open_files[1]}, "
-        f"memory {report.memory_mib[0]:.0f} to {report.memory_mib[1]:.0f} MiB."
+        f"{compared.deltas:,} deltas of {compared.records:,} records checked: {compared.memberships:,} memberships and "
+        f"{compared.dead_letters:,} dead letters. [bold]{compared.lost} lost, {compared.wrong} wrong.[/]"
     )
-    for problem in report.wrong[:20]:
+    console.print(
+        f"A worker held {before.open_files} open files before and {after.open_files} after, "
+        f"{before.tasks} and {after.tasks} tasks, "
+        f"{before.memory_bytes / MIB:.0f} and {after.memory_bytes / MIB:.0f} MiB."
+    )
+    together = sum(len(outcome.names) > 1 for outcome in report.outcomes)
+    console.print(f"{len(report.outcomes)} times something was broken, {together} of them two things at once.")
+    if report.left_out:
+        console.print(f"[yellow]Not possible here, since they mount a small disk:[/] {', '.join(report.left_out)}")
+    for problem in report.problems[:20]:
         console.print(f"  [red]{problem}[/]")
 
 

@@ -32,6 +32,11 @@ class Proxy:
         self._server.close()
         self.reset()
 
+    def lead_to(self, target_port: int) -> None:
+        """Ends every connection; new ones lead to this port of this machine."""
+        self._target_port = target_port
+        self.reset()
+
     def cut(self) -> None:
         """Ends every connection, and each new one at once, until `heal`."""
         self._is_cut = True

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import psutil
@@ -18,11 +19,19 @@ GRACE_S = 60.0
 PROBE_S = 1.0
 
 
+class Resources(NamedTuple):
+    """What a process holds."""
+
+    open_files: int
+    tasks: int
+    memory_bytes: int
+
+
 class Pod:
     """One worker with its place in the deployment."""
 
     def __init__(self, config: Path, log: Path) -> None:
-        self.process = WorkerProcess(config, log=log)
+        self.process = WorkerProcess(config, log=log, module="tests.faults.blockable_worker")
         self.is_frozen = False
         self.is_replaced = False
 
@@ -39,7 +48,7 @@ class Workers:
     """So many workers of one group. What goes wrong with them is in `complaints`."""
 
     def __init__(self, config: Path, folder: Path, *, count: int) -> None:
-        self._config, self._folder = config, folder
+        self.config, self._folder = config, folder
         self._number = 0
         self.complaints: list[str] = []
         self._started: list[Pod] = []
@@ -80,10 +89,9 @@ class Workers:
                     self.complaints.append(f"{pod.process.log_file.name}: /healthz was not 200")
             await asyncio.sleep(PROBE_S)
 
-    def resources(self) -> list[tuple[int, int]]:
-        """Of each worker: open files, and memory in bytes."""
-        processes = [psutil.Process(pod.process.pid) for pod in self.pods if pod.process.returncode is None]
-        return [(each.num_fds(), each.memory_info().rss) for each in processes]
+    async def resources(self) -> Resources:
+        """The most that any of the workers holds now."""
+        return Resources(*map(max, zip(*[await _resources(pod) for pod in self.pods], strict=True)))
 
     def kill_all(self) -> None:
         for pod in self._started:
@@ -91,7 +99,7 @@ class Workers:
 
     def _start(self) -> Pod:
         self._number += 1
-        pod = Pod(self._config, self._folder / f"worker-{self._number}.log")
+        pod = Pod(self.config, self._folder / f"worker-{self._number}.log")
         self._started.append(pod)
         return pod
 
@@ -105,13 +113,17 @@ class Workers:
             self.complaints.append(f"{pod.process.log_file.name}: SIGTERM gave {status} after {took_s:.0f} s")
 
     async def _is_alive(self, pod: Pod) -> bool:
-        events = pod.process.events()
-        port = next((line["port"] for line in events if line.get("event") == "http_server_started"), None)
-        if port is None:
+        if not any(line.get("event") == "http_server_started" for line in pod.process.events()):
             return True
         try:
-            async with httpx.AsyncClient(timeout=5) as client:
-                return (await client.get(f"http://127.0.0.1:{port}/healthz")).status_code == httpx.codes.OK
+            return (await pod.process.get("/healthz")).status_code == httpx.codes.OK
         except httpx.TransportError:
             # It may have been ended, or frozen, while we asked.
             return pod.is_frozen or pod.is_replaced or pod.process.returncode is not None
+
+
+async def _resources(pod: Pod) -> Resources:
+    process = psutil.Process(pod.process.pid)
+    metrics = (await pod.process.get("/metrics")).text
+    tasks = next(line for line in metrics.splitlines() if line.startswith("cohort_sync_event_loop_tasks "))
+    return Resources(process.num_fds(), int(float(tasks.split()[1])), process.memory_info().rss)
