@@ -58,6 +58,10 @@ FUZZ = --inputs 1000000
 faults: install ## Break things for FAULT_MINUTES from FAULT_SEED while an oracle checks every membership
 	@$(VENV)/python -m tests.faults --seed $(or $(FAULT_SEED),1) --minutes $(or $(FAULT_MINUTES),10)
 
+.PHONY: soak
+soak: install ## SOAK_MINUTES (20) at 70 % of capacity with rebalances: memory, files, tasks and lags must be flat
+	@$(VENV)/python -m tests.faults.soak --minutes $(or $(SOAK_MINUTES),20)
+
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## Inputs that nobody would write, to every format; FUZZ="--inputs 1000 --seed 7" for others
 	@$(VENV)/python -m tests.fuzz $(FUZZ)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.campaign import Report, run
+from tests.faults.campaign import Outcome, Report, run
 from tests.faults.faults import FAULTS
 
 MIB = 1 << 20
@@ -33,7 +35,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="cohort-sync-faults-") as folder:
         where = chosen.keep or Path(folder)
         where.mkdir(parents=True, exist_ok=True)
-        report = asyncio.run(run(chosen.seed, seconds=chosen.minutes * 60, folder=where, only=frozenset(chosen.only)))
+        # A client that says how a broker is away says what we know, many times.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+        report = asyncio.run(
+            run(chosen.seed, seconds=chosen.minutes * 60, folder=where, only=frozenset(chosen.only), tell=_tell)
+        )
     show(report)
     if report.problems:
         console.print(
@@ -41,6 +47,11 @@ def main() -> int:
         )
         return 1
     return 0
+
+
+def _tell(outcome: Outcome) -> None:
+    took = f"recovered in {outcome.recovered_s:.1f} s" if outcome.recovered_s else "did not recover"
+    print(f"{time.strftime('%H:%M:%S')} {' + '.join(outcome.names)}: {took}", file=sys.stderr, flush=True)
 
 
 def show(report: Report) -> None:

@@ -6,31 +6,24 @@ import asyncio
 import random
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import asyncpg
-import yaml
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 
-from deploy.local.processes import HOST, free_ports
-from deploy.local.servers import Postgres, create_topics, start_kafka
 from stores.model import Position
-from stores.postgres.migrating import migrate
-from tests.faults.disk import Disk
+from tests.faults.deployment import TOPICS, deployed
 from tests.faults.faults import FAULTS
-from tests.faults.ground import SESSION_TIMEOUT_S, Fault, Ground
+from tests.faults.ground import Fault, Ground
 from tests.faults.oracle import Oracle, Stored
-from tests.faults.proxy import Proxy
-from tests.faults.stream import HEADER, Made, Meaning, Stream, Topics
-from tests.faults.topic_reader import Letter, TopicReader
-from tests.faults.workers import Resources, Workers
+from tests.faults.publisher import Publisher
+from tests.faults.stream import HEADER, Meaning, Stream
+from tests.faults.topic_reader import Letter
+from tests.faults.workers import Resources
 
-TOPICS = Topics("faults.webhook", "faults.amplitude", "faults.segment", "faults.any")
-DEAD_LETTERS = "faults.dead-letters"
-GROUP = "faults"
-WORKERS = 2
 PUBLISH_PAUSE_S = 0.05
 PUBLISH_RECORDS = 10
 GAP_S = 1.0
@@ -74,50 +67,28 @@ class Report(NamedTuple):
     """Faults that are not possible on this machine."""
 
 
-async def run(seed: int, *, seconds: float, folder: Path, only: frozenset[str] = frozenset()) -> Report:
-    """Runs one campaign of about so many seconds, on servers of its own."""
-    async with AsyncExitStack() as stack:
-        kafka_disk = stack.enter_context(Disk(folder / "kafka-disk"))
-        postgres_disk = stack.enter_context(Disk(folder / "postgres-disk"))
-        kafka = stack.enter_context(await asyncio.to_thread(start_kafka, kafka_disk.folder / "kafka"))
-        postgres = stack.enter_context(await asyncio.to_thread(Postgres(postgres_disk.folder / "postgres").start))
-        await create_topics(kafka.bootstrap_servers, TOPICS.partitions() | {DEAD_LETTERS: 1})
-        await migrate(postgres.dsn)
-        kafka_proxy = await stack.enter_async_context(Proxy(kafka.proxied_port, kafka.behind_proxy_port))
-        (postgres_port,) = free_ports(1)
-        postgres_proxy = await stack.enter_async_context(Proxy(postgres_port, postgres.port))
-        config = folder / "cohort-sync.yaml"
-        dsn = postgres.dsn.replace(f":{postgres.port}/", f":{postgres_port}/")
-        config.write_text(yaml.safe_dump(_settings(f"{HOST}:{kafka.proxied_port}", dsn)))
-        workers = Workers(config, folder, count=WORKERS)
-        stack.callback(workers.kill_all)
-        ground = Ground(
-            kafka=kafka,
-            postgres=postgres,
-            kafka_disk=kafka_disk,
-            postgres_disk=postgres_disk,
-            kafka_proxy=kafka_proxy,
-            postgres_proxy=postgres_proxy,
-            workers=workers,
-            topics=TopicReader(
-                kafka.bootstrap_servers,
-                partitions=TOPICS.partitions(),
-                dead_letter_topic=DEAD_LETTERS,
-                group_id=GROUP,
-            ),
-            folder=folder,
-            random=random.Random(seed),
-        )
-        stack.callback(ground.stop_postgres)
-        return await _Campaign(seed, ground, seconds=seconds, only=only).run()
+async def run(
+    seed: int,
+    *,
+    seconds: float,
+    folder: Path,
+    only: frozenset[str] = frozenset(),
+    tell: Callable[[Outcome], None] = lambda _: None,
+) -> Report:
+    """Runs one campaign of about so many seconds, on servers of its own, and tells of each outcome when it is there."""
+    async with deployed(folder, random.Random(seed)) as ground:
+        return await _Campaign(seed, ground, seconds=seconds, only=only, tell=tell).run()
 
 
 class _Campaign:
-    def __init__(self, seed: int, ground: Ground, *, seconds: float, only: frozenset[str]) -> None:
+    def __init__(
+        self, seed: int, ground: Ground, *, seconds: float, only: frozenset[str], tell: Callable[[Outcome], None]
+    ) -> None:
         self._seed = seed
         self._ground = ground
         self._topics = ground.topics
         self._seconds = seconds
+        self._tell = tell
         chosen = [fault for fault in FAULTS if not only or fault.name in only]
         self._faults = [fault for fault in chosen if _is_possible(fault, ground)]
         self._left_out = [fault.name for fault in chosen if not _is_possible(fault, ground)]
@@ -162,6 +133,7 @@ class _Campaign:
             await asyncio.gather(*(each.run(self._ground) for each in chosen))
             recovered_s = await self._recovered()
             self._outcomes.append(Outcome(names, recovered_s))
+            self._tell(self._outcomes[-1])
             if recovered_s is None or recovered_s > RECOVERY_S:
                 took = f"after {recovered_s:.0f} s" if recovered_s else f"not within {PATIENCE_S:.0f} s"
                 self._problems.append(f"{' + '.join(names)}: recovered {took}")
@@ -171,31 +143,12 @@ class _Campaign:
     async def _publish(self) -> None:
         """Publishes without end, whatever the broker does. What the oracle takes in is what stands in the topics."""
         stream = iter(Stream(self._seed, TOPICS, start_ms=int(time.time() * 1000) - 60_000))
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._ground.kafka.bootstrap_servers,
-            enable_idempotence=True,
-            max_request_size=4 << 20,
-            key_serializer=lambda key: key or None,
-        )
-        await producer.start()
-        try:
+        async with Publisher(self._ground.kafka.bootstrap_servers) as publisher:
             while True:
                 for made in (next(stream) for _ in range(PUBLISH_RECORDS)):
                     self._meanings[made.number] = made.meaning
-                    await self._send(producer, made)
+                    await publisher.send(made)
                 await asyncio.sleep(PUBLISH_PAUSE_S)
-        finally:
-            await asyncio.wait_for(producer.stop(), 30)
-
-    async def _send(self, producer: AIOKafkaProducer, made: Made) -> None:
-        await producer.send(
-            made.topic,
-            made.value,
-            key=b"",
-            partition=made.partition,
-            timestamp_ms=made.timestamp_ms,
-            headers=list(made.headers),
-        )
 
     async def _recovered(self) -> float | None:
         """How long until what stands in the topics now is stored and committed; None if it takes too long."""
@@ -289,26 +242,3 @@ class _Campaign:
 
 def _is_possible(fault: Fault, ground: Ground) -> bool:
     return not fault.needs_disk or (ground.kafka_disk.can_be_full and ground.postgres_disk.can_be_full)
-
-
-def _settings(bootstrap_servers: str, dsn: str) -> dict[str, Any]:
-    def feed(name: str, topic: str) -> dict[str, Any]:
-        return {"name": name, "topics": [topic], "format": name, "environment": "production"}
-
-    return {
-        "kafka": {
-            "bootstrap_servers": bootstrap_servers,
-            "group_id": GROUP,
-            "dead_letter_topic": DEAD_LETTERS,
-            "session_timeout_ms": int(SESSION_TIMEOUT_S * 1000),
-        },
-        "postgres": {"dsn": dsn},
-        "http": {"port": 0},
-        "batch": {"max_wait_s": 0.2},
-        "feeds": [
-            feed("amplitude-webhook", TOPICS.webhook),
-            feed("amplitude", TOPICS.amplitude),
-            feed("segment", TOPICS.segment),
-            feed("header", TOPICS.any),
-        ],
-    }

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import httpx
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.worker_process import WorkerProcess
 
@@ -91,7 +92,7 @@ class Workers:
 
     async def resources(self) -> Resources:
         """The most that any of the workers holds now."""
-        return Resources(*map(max, zip(*[await _resources(pod) for pod in self.pods], strict=True)))
+        return Resources(*map(max, zip(*[await resources_of(pod) for pod in self.pods], strict=True)))
 
     def kill_all(self) -> None:
         for pod in self._started:
@@ -122,8 +123,18 @@ class Workers:
             return pod.is_frozen or pod.is_replaced or pod.process.returncode is not None
 
 
-async def _resources(pod: Pod) -> Resources:
+async def metrics_of(pod: Pod) -> dict[str, float]:
+    """What it measures, by name without the prefix; of several label sets the sum."""
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families((await pod.process.get("/metrics")).text):
+        for sample in family.samples:
+            name = sample.name.removeprefix("cohort_sync_")
+            found[name] = found.get(name, 0.0) + sample.value
+    return found
+
+
+async def resources_of(pod: Pod) -> Resources:
+    """What it holds now."""
     process = psutil.Process(pod.process.pid)
-    metrics = (await pod.process.get("/metrics")).text
-    tasks = next(line for line in metrics.splitlines() if line.startswith("cohort_sync_event_loop_tasks "))
-    return Resources(process.num_fds(), int(float(tasks.split()[1])), process.memory_info().rss)
+    tasks = (await metrics_of(pod))["event_loop_tasks"]
+    return Resources(process.num_fds(), int(tasks), process.memory_info().rss)
