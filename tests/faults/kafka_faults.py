@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager, suppress
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
+from consumers.dead_letter import DEFAULT_TOPIC_LIMIT_BYTES
 from deploy.local.servers import create_topics
 from tests.faults.ground import INSISTED_S, Ground, disk_fault, fault, hold, insisting
 from tests.worker_process import eventually
@@ -47,7 +48,7 @@ async def broker_disk_full(ground: Ground) -> None:
 
 @fault
 async def dead_letter_topic_unwritable(ground: Ground) -> None:
-    """Too few replicas in sync."""
+    """It takes nothing, whatever is sent."""
     async with unwritable_dead_letters(ground):
         await hold(ground)
 
@@ -87,11 +88,30 @@ async def one_topic_stuck(ground: Ground) -> None:
 
 @asynccontextmanager
 async def unwritable_dead_letters(ground: Ground) -> AsyncIterator[None]:
-    """No dead letter is acknowledged meanwhile."""
+    """No dead letter is acknowledged meanwhile: the topic takes no record of any size.
+
+    A larger `min.insync.replicas` would not do: Kafka takes no more of them than a partition has replicas.
+    """
     async with ground.dead_letter_topic:
-        await _configure_dead_letters(ground, "min.insync.replicas", "2")
+        await _limit_dead_letters(ground, 1)
+        if await _takes_a_letter(ground):
+            ground.wrong.append("the dead letter topic could be written all the same")
         yield
-        await _configure_dead_letters(ground, "min.insync.replicas", "1")
+        await _limit_dead_letters(ground, DEFAULT_TOPIC_LIMIT_BYTES)
+
+
+async def _takes_a_letter(ground: Ground) -> bool:
+    producer = AIOKafkaProducer(bootstrap_servers=ground.kafka.bootstrap_servers)
+    await insisting(producer.start)
+    try:
+        await asyncio.wait_for(producer.send_and_wait(ground.topics.dead_letter_topic, b"none"), INSISTED_S)
+    except (MessageSizeTooLargeError, KafkaTimeoutError, TimeoutError):
+        return False
+    else:
+        return True
+    finally:
+        with suppress(KafkaError, OSError, TimeoutError):
+            await asyncio.wait_for(producer.stop(), 10)
 
 
 async def _others_go_on(ground: Ground, stuck: str) -> None:
@@ -109,11 +129,12 @@ async def _others_go_on(ground: Ground, stuck: str) -> None:
     ground.wrong.append(f"while {stuck} was stuck, {behind} did not go on")
 
 
-async def _configure_dead_letters(ground: Ground, name: str, value: str) -> None:
+async def _limit_dead_letters(ground: Ground, limit_bytes: int) -> None:
     async def configure() -> None:
         async with _admin(ground) as admin:
+            configs = {"max.message.bytes": str(limit_bytes)}
             topic = ground.topics.dead_letter_topic
-            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs={name: value})])
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)])
 
     await insisting(configure)
 

@@ -136,7 +136,7 @@ def _by_profile(document: Any, place: int, key: str) -> bool:
 
 def _heap_drains(document: Any, replaces: bool) -> tuple[bool, Any]:
     wrapped = _found(document, ("heap",))
-    body = wrapped if "action_type" in (wrapped or ()) else document
+    body = wrapped if isinstance(wrapped, dict) and "action_type" in wrapped else document
     is_said = _folded(body["action_type"]) == "segment.users.drain" and not replaces
     return is_said, _found(body, ("data", "segment", "id"))
 
