@@ -86,7 +86,7 @@ async def soak(minutes: float, folder: Path, console: Console) -> list[Flatness]
         await _settled(ground)
         if ground.workers.complaints:
             raise RuntimeError("; ".join(ground.workers.complaints))
-    return _flatness(samples, rate)
+    return flatness(samples, rate)
 
 
 async def _capacity(ground: Ground, stream: Sequence[Made]) -> float:
@@ -163,7 +163,8 @@ async def _waiting(ground: Ground) -> int:
     return sum(max(0, end - committed.get(tp, 0)) for tp, end in ends.items())
 
 
-def _flatness(samples: Sequence[Sample], rate: float) -> list[Flatness]:
+def flatness(samples: Sequence[Sample], rate: float) -> list[Flatness]:
+    """By how much each grew along a straight line through its samples, after the warm-up."""
     may_grow = {
         "memory, MiB": 10.0,
         "open files": 3.0,
