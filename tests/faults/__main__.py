@@ -56,8 +56,8 @@ def _tell(outcome: Outcome) -> None:
 
 def show(report: Report) -> None:
     """A row for each fault, and what was compared."""
-    table = Table(title=f"Seed {report.seed}")
-    for column in ("fault", "times", "survived", "median s to recover", "worst s"):
+    table = Table(title=f"Seed {report.seed}: seconds until all that was there was stored and committed")
+    for column in ("fault", "times", "survived", "median", "worst"):
         table.add_column(column, justify="left" if column == "fault" else "right")
     by_name: dict[str, list[float | None]] = {}
     for outcome in report.outcomes:

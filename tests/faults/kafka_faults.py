@@ -81,6 +81,7 @@ async def one_topic_stuck(ground: Ground) -> None:
             for number in range(ground.topics.partitions[stuck]):
                 await producer.send_and_wait(stuck, b"never committed", partition=number)
             await _others_go_on(ground, stuck)
+            await _is_stuck(ground, stuck)
             await producer.abort_transaction()
     with suppress(KafkaError, OSError, TimeoutError):
         await asyncio.wait_for(producer.stop(), 10)
@@ -127,6 +128,13 @@ async def _others_go_on(ground: Ground, stuck: str) -> None:
                 return
         await asyncio.sleep(0.2)
     ground.wrong.append(f"while {stuck} was stuck, {behind} did not go on")
+
+
+async def _is_stuck(ground: Ground, topic: str) -> None:
+    ends = await ground.topics.ends(isolation_level="read_uncommitted")
+    committed = await ground.topics.committed()
+    if not all(committed.get(tp, 0) < end for tp, end in ends.items() if tp.topic == topic):
+        ground.wrong.append(f"{topic} was not stuck")
 
 
 async def _limit_dead_letters(ground: Ground, limit_bytes: int) -> None:

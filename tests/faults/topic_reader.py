@@ -35,9 +35,9 @@ class TopicReader:
         self._group_id = group_id
         self._put_aside: list[Letter] = []
 
-    async def ends(self) -> dict[TopicPartition, int]:
-        """The next offset of every partition."""
-        async with self._consumer() as consumer:
+    async def ends(self, *, isolation_level: str = "read_committed") -> dict[TopicPartition, int]:
+        """The next offset of every partition, before an open transaction or (read_uncommitted) with its records."""
+        async with self._consumer(isolation_level) as consumer:
             ends: dict[TopicPartition, int] = await asyncio.wait_for(consumer.end_offsets(self._all()), ASK_S)
             return ends
 
@@ -87,9 +87,9 @@ class TopicReader:
                             yield record
 
     @asynccontextmanager
-    async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
+    async def _consumer(self, isolation_level: str = "read_committed") -> AsyncIterator[AIOKafkaConsumer]:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.bootstrap_servers, enable_auto_commit=False, isolation_level="read_committed"
+            bootstrap_servers=self.bootstrap_servers, enable_auto_commit=False, isolation_level=isolation_level
         )
         try:
             await asyncio.wait_for(consumer.start(), READ_S)
