@@ -122,7 +122,7 @@ def _by_webhook(document: Any, place: int, key: str) -> bool:
 def _by_profile(document: Any, place: int, key: str) -> bool:
     pairs: list[tuple[Any, Any]] = []
     for profile in document["user_profiles"]:
-        audiences = profile.get("audiences") if isinstance(profile, dict) else 0
+        audiences = profile.get("audiences", 0) if isinstance(profile, dict) else 0
         if audiences is not None and not isinstance(audiences, list):
             pairs.append((profile, None))
         pairs += [(profile, audience) for audience in audiences or []] if isinstance(audiences, list) else []
