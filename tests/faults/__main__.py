@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,8 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=[fault.name for fault in FAULTS], default=[])
     parser.add_argument("--keep", type=Path, help="a folder for logs and data, which stays")
     chosen = parser.parse_args()
+    # So that what was started and mounted is ended and unmounted, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="cohort-sync-faults-") as folder:
         where = chosen.keep or Path(folder)
         where.mkdir(parents=True, exist_ok=True)

@@ -28,14 +28,14 @@ WORKERS = 2
 
 
 @asynccontextmanager
-async def deployed(folder: Path, randomness: random.Random, *, proxied: bool = True) -> AsyncIterator[Ground]:
+async def deployed(folder: Path, randomness: random.Random, *, breakable: bool = True) -> AsyncIterator[Ground]:
     """All of it, started in this folder, and ended with everything that faults put in its place.
 
-    Unless `proxied`, the workers reach their servers directly: a proxy costs as much as they do.
+    Unless `breakable`, disks are large, and workers reach servers directly, since a proxy costs as much as they do.
     """
     async with AsyncExitStack() as stack:
-        kafka_disk = stack.enter_context(Disk(folder / "kafka-disk"))
-        postgres_disk = stack.enter_context(Disk(folder / "postgres-disk"))
+        kafka_disk = stack.enter_context(Disk(folder / "kafka-disk", may_be_full=breakable))
+        postgres_disk = stack.enter_context(Disk(folder / "postgres-disk", may_be_full=breakable))
         kafka = stack.enter_context(await asyncio.to_thread(start_kafka, kafka_disk.folder / "kafka"))
         postgres = stack.enter_context(await asyncio.to_thread(Postgres(postgres_disk.folder / "postgres").start))
         await create_topics(kafka.bootstrap_servers, TOPICS.partitions() | {DEAD_LETTERS: 1})
@@ -45,7 +45,7 @@ async def deployed(folder: Path, randomness: random.Random, *, proxied: bool = T
         postgres_proxy = await stack.enter_async_context(Proxy(postgres_port, postgres.port))
         config = folder / "cohort-sync.yaml"
         settings = _settings(kafka.bootstrap_servers, postgres.dsn)
-        if proxied:
+        if breakable:
             dsn = postgres.dsn.replace(f":{postgres.port}/", f":{postgres_port}/")
             settings = _settings(f"{HOST}:{kafka.proxied_port}", dsn)
         config.write_text(yaml.safe_dump(settings))

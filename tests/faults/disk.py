@@ -15,15 +15,15 @@ ATTEMPTS = 50
 
 
 class Disk:
-    """A folder that is a file system of its own where that is allowed (to root, as a rule), else a plain one."""
+    """A folder that is a file system of its own where that is wanted and allowed (to root, as a rule)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, may_be_full: bool) -> None:
         self.folder = folder
-        self.can_be_full = False
+        self.can_be_full = may_be_full and os.geteuid() == 0
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.can_be_full = self._mount(f"size={SIZE_BYTES},mode=0777")
+        self.can_be_full = self.can_be_full and self._mount(f"size={SIZE_BYTES},mode=0777")
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -46,4 +46,4 @@ class Disk:
 
     def _mount(self, options: str) -> bool:
         command = ["mount", "-t", "tmpfs", "-o", options, "cohort-sync-faults", str(self.folder)]
-        return os.geteuid() == 0 and subprocess.run(command, check=False, capture_output=True).returncode == 0
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
