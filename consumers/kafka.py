@@ -229,6 +229,22 @@ class KafkaConsumer:
         known = ((tp, self._position(tp)) for tp in self._client.assignment() if tp not in waiting)
         return {TopicPartition(*tp): position for tp, position in known if position is not None}
 
+    def highwaters(self) -> dict[TopicPartition, tuple[int, int] | None]:
+        """Of every partition of our topics: when its end was last learned (unix ms), and where it was then.
+
+        None for those that others read, for those that are paused, and while nothing was fetched yet.
+        """
+        known: dict[TopicPartition, tuple[int, int] | None] = {
+            TopicPartition(topic, partition): None
+            for topic in self._client.subscription()
+            for partition in self._client.partitions_for_topic(topic) or ()
+        }
+        for tp in self._client.assignment():
+            place, highwater = TopicPartition(*tp), self._client.highwater(tp)
+            if highwater is not None and place not in self._paused:
+                known[place] = self._client.last_poll_timestamp(tp), highwater
+        return known
+
     def lag_records(self) -> dict[TopicPartition, int]:
         """How many records each assigned partition holds beyond what was read, as of the last fetch."""
         lags = {}

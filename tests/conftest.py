@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from deploy.local.servers import Kafka, Postgres, start_kafka, start_postgres
+from deploy.local.valkey import Valkey
 from stores.postgres.migrating import migrate
 from tests.stores import MemoryStoreUnderTest, PostgresStoreUnderTest, StoreUnderTest
 from tests.worker_process import Bench
@@ -34,6 +35,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     server = start_postgres(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    server = Valkey(tmp_path_factory.mktemp("valkey")).start()
     yield server
     server.stop()
 

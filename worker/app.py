@@ -102,9 +102,9 @@ async def run_worker(settings: Settings, *, until_caught_up: bool = False) -> No
     drain_s = DRAIN_SHARE * settings.shutdown.grace_s
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(
-            HttpServer(worker.instruments, host=settings.http.host, port=settings.http.port)
+            HttpServer(*worker.instruments, host=settings.http.host, port=settings.http.port)
         )
-        stack.enter_context(Watchdog(worker.instruments, stall_s=settings.watchdog.stall_s))
+        stack.enter_context(Watchdog(worker.instruments.health, stall_s=settings.watchdog.stall_s))
         await stack.enter_async_context(worker.store)
         await stack.enter_async_context(worker.dead_letters)
         running = asyncio.create_task(_run(worker, until_caught_up=until_caught_up, drain_s=drain_s), name="worker")
@@ -121,8 +121,10 @@ async def _run(worker: Worker, *, until_caught_up: bool, drain_s: float) -> None
     try:
         async with asyncio.TaskGroup() as tasks:
             beside = [
-                tasks.create_task(observe(consumer, store, instruments, worker.topics), name="observer"),
-                tasks.create_task(measure_loop_lag(instruments), name="loop-lag"),
+                tasks.create_task(
+                    observe(consumer, store, instruments, worker.topics, pipeline.stored_offsets), name="observer"
+                ),
+                tasks.create_task(measure_loop_lag(instruments.metrics), name="loop-lag"),
                 tasks.create_task(sweep(store), name="sweeper"),
             ]
             if until_caught_up:

@@ -19,6 +19,10 @@ class Checkpoint:
         for tp, next_offset in next_offsets.items():
             self._safe[tp] = max(next_offset, self._safe.get(tp, 0))
 
+    def safe(self) -> dict[TopicPartition, int]:
+        """The next offsets behind everything that is durable."""
+        return dict(self._safe)
+
     def pending(self) -> dict[TopicPartition, int]:
         """What is safe but not yet acknowledged by Kafka."""
         return {tp: offset for tp, offset in self._safe.items() if self._committed.get(tp, -1) < offset}

@@ -20,7 +20,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from worker.instruments import Instruments
+from worker.health import Health
+from worker.process_metrics import ProcessMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -38,10 +39,10 @@ class PortTakenError(OSError):
 class HttpServer:
     """Serves from `async with` until its end. With port 0 it takes a free one; either way the log says which."""
 
-    def __init__(self, instruments: Instruments, *, host: str, port: int) -> None:
+    def __init__(self, metrics: ProcessMetrics, health: Health, *, host: str, port: int) -> None:
         self._socket = _bound(host, port)
         config = uvicorn.Config(
-            _application(instruments),
+            _application(metrics, health),
             http=_BriefConnection,
             ws="none",
             lifespan="off",
@@ -104,9 +105,7 @@ def _bound(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _application(instruments: Instruments) -> Starlette:
-    metrics, health = instruments
-
+def _application(metrics: ProcessMetrics, health: Health) -> Starlette:
     async def healthz(_: Request) -> Response:
         ok, state = health.live()
         return JSONResponse(state, 200 if ok else 503)

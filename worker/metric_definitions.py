@@ -6,23 +6,13 @@ start at 0, so that an alert sees their first increase.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    GCCollector,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from prometheus_client import Counter, Gauge, Histogram
 
 from consumers.errors import Ignored, Reason
 from consumers.feeds import Feed
+from worker.process_metrics import ProcessMetrics
 from worker.weighted_histogram import WeightedHistogram
 
 EVENT_TO_STORE_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -36,16 +26,14 @@ WRITE_OUTCOMES = ("stored", "unavailable", "rejected", "failed", "cancelled")
 BACK_PRESSURE, DEAD_LETTERS = PAUSE_REASONS = "back_pressure", "dead_letters"
 
 
-class MetricDefinitions:
+class MetricDefinitions(ProcessMetrics):
     """One registry with all metrics in it."""
 
     def __init__(self, feeds: Sequence[Feed]) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call] # they double the series, and nobody asks for them
-        self.registry = CollectorRegistry()
+        super().__init__()
         self._define_flow()
         self._define_steps()
         self._define_state()
-        self._define_process()
         self._start_at_zero(feeds)
 
     def _define_flow(self) -> None:
@@ -155,20 +143,6 @@ class MetricDefinitions:
             "For so long the oldest replace session has missed pages. Hours: look at `cohort-sync status`.",
         )
 
-    def _define_process(self) -> None:
-        self.event_loop_lag_seconds = self._gauge(
-            "event_loop_lag_seconds",
-            "Longest time in the last half minute that the event loop was late. Above 1: heartbeats are at risk.",
-        )
-        self.event_loop_tasks = self._gauge(
-            "event_loop_tasks", "Tasks in the event loop. Flat, whatever happens: growth is a leak."
-        )
-        build_info = self._gauge("build_info", "Always 1; the version that runs is in the labels.", "version", "python")
-        build_info.labels(own_version(), platform.python_version()).set(1)
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
-
     def _start_at_zero(self, feeds: Sequence[Feed]) -> None:
         for feed in feeds:
             self.records_total.labels(feed.name)
@@ -188,20 +162,3 @@ class MetricDefinitions:
         for metric, values in closed_lists:
             for value in values:
                 metric.labels(value)
-
-    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
-        return Counter(f"cohort_sync_{name}", documentation, labels, registry=self.registry)
-
-    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
-        return Gauge(f"cohort_sync_{name}", documentation, labels, registry=self.registry)
-
-    def _histogram(self, name: str, documentation: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        return Histogram(f"cohort_sync_{name}", documentation, labels, buckets=buckets, registry=self.registry)
-
-
-def own_version() -> str:
-    """The installed version of cohort-sync."""
-    try:
-        return version("cohort-sync")
-    except PackageNotFoundError:
-        return "unknown"

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from prometheus_client import generate_latest
-
 from consumers.errors import Ignored
 from consumers.feeds import Feed
 from consumers.record import TopicPartition
@@ -61,10 +59,6 @@ class Metrics(MetricDefinitions):
         self._feeds = feeds
         self._formats = {name.casefold(): name for name in (*integrations, *(feed.format for feed in feeds))}
         self._shown_partitions: set[TopicPartition] = set()
-
-    def exposition(self) -> bytes:
-        """All metrics in the text format of Prometheus."""
-        return generate_latest(self.registry)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 
 from consumers.errors import KafkaUnavailableError
 from consumers.kafka import KafkaConsumer
+from consumers.record import TopicPartition
 from stores.errors import StoreError, StoreUnavailableError
 from stores.postgres.writing import PostgresStore
+from worker.ingestion import Ingestion
 from worker.instruments import Instruments
 
 OBSERVE_EVERY_S = 1.0
@@ -18,10 +22,15 @@ ASK_EVERY = 5
 
 
 async def observe(
-    consumer: KafkaConsumer, store: PostgresStore, instruments: Instruments, needed_topics: AbstractSet[str]
+    consumer: KafkaConsumer,
+    store: PostgresStore,
+    instruments: Instruments,
+    needed_topics: AbstractSet[str],
+    stored_offsets: Callable[[], Mapping[TopicPartition, int]],
 ) -> None:
     """Keeps gauges and checks up to date. Ends only with an error that a new process would not have."""
     metrics, health = instruments
+    ingestion = Ingestion()
     round_number = 0
     while True:
         await consumer.require_membership()
@@ -30,6 +39,9 @@ async def observe(
         paused = consumer.paused()
         metrics.set_paused(Counter(reason for reasons in paused.values() for reason in reasons))
         health.tell("paused_partitions", {f"{tp.topic}:{tp.partition}": sorted(why) for tp, why in paused.items()})
+        with suppress(StoreError):  # told below, and the next round says it again
+            told = ingestion.stored_up_to(consumer.highwaters(), stored_offsets())
+            await store.note_ingestion([(*place, until) for place, until in told.items()])
         if round_number % ASK_EVERY == 0:
             await asyncio.gather(_ask_store(store, instruments), _ask_kafka(consumer, instruments, needed_topics))
         round_number += 1

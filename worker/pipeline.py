@@ -212,6 +212,10 @@ class Pipeline:
             await self._while_polling(self._flushing)
         log.info("drain_finished")
 
+    def stored_offsets(self) -> dict[TopicPartition, int]:
+        """Of each assigned partition, as far as is known, the next offset behind everything that is durable."""
+        return self._consumer.positions() if self._is_idle() else self._checkpoint.safe()
+
     def _reap_flush(self) -> None:
         """Lets an error of a finished flush end the process; what may pass later never comes here."""
         if self._flushing and self._flushing.done():

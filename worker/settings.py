@@ -187,6 +187,11 @@ class ProjectionSettings(Section):
     region: Name | None = None
     endpoint_url: Url | None = None
 
+    def redis_url(self) -> str:
+        """Where the Redis is. It may hold a password."""
+        url = self.url or self.url_file
+        return url.get_secret_value() if url else ""
+
 
 class GatewaySettings(Section):
     """Where the gateway listens, and what it takes."""

@@ -16,7 +16,8 @@ from typing import Self
 
 import structlog
 
-from worker.instruments import Instruments
+from worker.health import Health
+from worker.process_metrics import ProcessMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -35,8 +36,8 @@ class Watchdog:
     event loop can't look at itself. To be entered inside the loop, in the loop's thread.
     """
 
-    def __init__(self, instruments: Instruments, *, stall_s: float) -> None:
-        self._health = instruments.health
+    def __init__(self, health: Health, *, stall_s: float) -> None:
+        self._health = health
         self._stall_s = stall_s
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -76,7 +77,7 @@ class Watchdog:
         os._exit(EXIT_STATUS)
 
 
-async def measure_loop_lag(instruments: Instruments) -> None:
+async def measure_loop_lag(metrics: ProcessMetrics) -> None:
     """Keeps `event_loop_lag_seconds`, how much later than asked the loop woke a sleeper, and its tasks. Never ends."""
     loop = asyncio.get_running_loop()
     lags: deque[float] = deque([0.0], maxlen=round(LAG_WINDOW_S / BEAT_EVERY_S))
@@ -84,8 +85,8 @@ async def measure_loop_lag(instruments: Instruments) -> None:
         asked = loop.time() + BEAT_EVERY_S
         await asyncio.sleep(BEAT_EVERY_S)
         lags.append(max(0.0, loop.time() - asked))
-        instruments.metrics.event_loop_lag_seconds.set(max(lags))
-        instruments.metrics.event_loop_tasks.set(len(asyncio.all_tasks(loop)))
+        metrics.event_loop_lag_seconds.set(max(lags))
+        metrics.event_loop_tasks.set(len(asyncio.all_tasks(loop)))
 
 
 def _lines(frame: FrameType | None) -> list[str]:

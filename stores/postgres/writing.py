@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, Self
 from uuid import UUID
 
@@ -79,6 +80,12 @@ class PostgresStore:
                 open_sessions=sessions["sessions"],
                 oldest_open_session_s=sessions["oldest_s"],
             )
+
+    async def note_ingestion(self, stored_up_to: Sequence[tuple[str, int, datetime | None]]) -> None:
+        """Of each topic's partitions: all that had arrived by then is committed. None: the partition is there."""
+        if stored_up_to:
+            async with self._pool.session() as session:
+                await session.execute(query("note_ingestion"), *map(list, zip(*stored_up_to, strict=True)))
 
     async def topic_id(self, topic: str) -> int:
         """See `SegmentStore.topic_id`."""

@@ -285,3 +285,70 @@ WHERE segment_id = $1 AND context_hash = $2;
 
 -- name: topic_names
 SELECT id, name FROM topic;
+
+-- name: note_ingestion
+-- Never back: a worker that froze may tell what it knew.
+INSERT INTO ingestion AS known (topic, partition, stored_up_to)
+SELECT * FROM unnest($1::text[], $2::int[], $3::timestamptz[])
+ON CONFLICT (topic, partition) DO UPDATE SET stored_up_to = greatest(known.stored_up_to, excluded.stored_up_to);
+
+-- name: try_to_lead
+SELECT pg_try_advisory_lock(hashtextextended('cohort-sync projection ' || $1, 0));
+
+-- name: begin_to_lead
+INSERT INTO projection (name) VALUES ($1)
+ON CONFLICT (name) DO UPDATE SET epoch = projection.epoch + 1
+RETURNING epoch, marker, cursor_xid::text AS xid, cursor_segment_id, cursor_context_hash;
+
+-- name: feed_position
+-- Where the feed ends now: its readers see every transaction before the horizon. What was stored up to some time is in
+-- transactions before `next_xid`, since their commit came before this snapshot.
+SELECT horizon()::text AS horizon, pg_snapshot_xmax(pg_current_snapshot())::text AS next_xid, now() AS at;
+
+-- name: list_ingestion
+SELECT topic, partition, stored_up_to FROM ingestion ORDER BY topic, partition;
+
+-- name: read_changes
+-- A page of the change feed behind the cursor, with each membership as it is by now.
+WITH page AS MATERIALIZED (
+    SELECT change_xid, segment_id, context_hash, context_key, included
+    FROM membership
+    WHERE (change_xid, segment_id, context_hash) > ($1::text::xid8, $2::int, $3::uuid) AND change_xid < horizon()
+    ORDER BY change_xid, segment_id, context_hash
+    LIMIT $4
+)
+SELECT page.change_xid::text AS xid, page.segment_id, page.context_hash, page.context_key, page.included,
+       segment.key AS segment, segment.generation, environment.key AS environment
+FROM page JOIN segment ON segment.id = page.segment_id JOIN environment ON environment.id = segment.environment_id
+ORDER BY page.change_xid, page.segment_id, page.context_hash;
+
+-- name: save_cursor
+UPDATE projection SET cursor_xid = $3::text::xid8, cursor_segment_id = $4, cursor_context_hash = $5
+WHERE name = $1 AND epoch = $2;
+
+-- name: rewind_cursor
+-- By one who led before and may have written old state since: whoever leads now notices, and applies it again.
+UPDATE projection SET epoch = epoch + 1, cursor_xid = $3::text::xid8, cursor_segment_id = $4, cursor_context_hash = $5
+WHERE name = $1 AND epoch <> $2
+  AND (cursor_xid, cursor_segment_id, cursor_context_hash) > ($3::text::xid8, $4::int, $5::uuid);
+
+-- name: restart_projection
+UPDATE projection
+SET marker = gen_random_uuid(), cursor_xid = DEFAULT, cursor_segment_id = DEFAULT, cursor_context_hash = DEFAULT,
+    applied_before = DEFAULT, caught_up_at = NULL, synchronized_on = NULL
+WHERE name = $1 AND epoch = $2
+RETURNING marker;
+
+-- name: tell_projection
+UPDATE projection
+SET applied_before = $3::text::xid8, caught_up_at = $4, synchronized_on = coalesce($5, synchronized_on), stopped = $6, told_at = now()
+WHERE name = $1 AND epoch = $2;
+
+-- name: list_projections
+SELECT name, caught_up_at, synchronized_on, stopped, told_at, now() AS at FROM projection ORDER BY name;
+
+-- name: is_applied
+SELECT applied_before >= $2::text::xid8 FROM projection WHERE name = $1;
+
+-- name: set_generation
+UPDATE segment SET generation = $2 WHERE id = $1;

@@ -15,6 +15,7 @@ from worker.config.problems import did_you_mean
 
 COMMANDS = {
     "run": "run",
+    "project": "project",
     "migrate": "migrate",
     "config": "config",
     "parse": "parse",
@@ -23,6 +24,7 @@ COMMANDS = {
     "members": "members",
     "explain": "explain",
     "dead-letters": "dead_letters",
+    "sdk-data": "sdk_data",
     "status": "status",
 }
 """Each command and its module, in the order in which one meets them."""

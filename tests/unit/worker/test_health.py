@@ -45,7 +45,7 @@ async def probes() -> AsyncIterator[Probes]:
     health = Health(clock=clock)
     instruments = Instruments(Metrics([Feed(name="webhook", format="segment", topics=("t",))]), health)
     with capture_logs() as logs:
-        server = HttpServer(instruments, host="127.0.0.1", port=0)
+        server = HttpServer(*instruments, host="127.0.0.1", port=0)
         await server.__aenter__()
     port = logs[0]["port"]
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
@@ -118,12 +118,12 @@ async def test_metrics_are_given_in_the_text_format(probes: Probes) -> None:
 
 async def test_a_taken_port_is_an_error_that_names_the_setting(probes: Probes) -> None:
     with pytest.raises(PortTakenError, match=rf"http\.port: 127\.0\.0\.1:{probes.port} can't be used.*port 0"):
-        HttpServer(Instruments(Metrics(), Health()), host="127.0.0.1", port=probes.port)
+        HttpServer(Metrics(), Health(), host="127.0.0.1", port=probes.port)
 
 
 async def test_a_host_that_is_not_ours_is_an_error_that_names_the_setting() -> None:
     with pytest.raises(PortTakenError, match=r"http\.port: 192\.0\.2\.1:9400 can't be used"):
-        HttpServer(Instruments(Metrics(), Health()), host="192.0.2.1", port=9400)
+        HttpServer(Metrics(), Health(), host="192.0.2.1", port=9400)
 
 
 async def test_endless_headers_are_refused(probes: Probes) -> None:
@@ -142,7 +142,7 @@ async def test_after_the_end_the_port_is_free_again() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     for _ in range(2):
-        async with HttpServer(Instruments(Metrics(), Health()), host="127.0.0.1", port=port):
+        async with HttpServer(Metrics(), Health(), host="127.0.0.1", port=port):
             async with httpx.AsyncClient() as client:
                 answer = await client.get(f"http://127.0.0.1:{port}/healthz")
             assert json.loads(answer.text)["live"]

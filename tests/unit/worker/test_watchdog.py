@@ -57,7 +57,7 @@ def run(body: str) -> Ended:
 def test_a_blocked_event_loop_ends_the_process_and_the_log_says_where_it_hung() -> None:
     ended = run(
         """
-        with Watchdog(instruments, stall_s=0.7):
+        with Watchdog(instruments.health, stall_s=0.7):
             await asyncio.sleep(0.1)
             hang_up()
         """
@@ -72,7 +72,7 @@ def test_a_pipeline_that_waits_in_vain_ends_the_process_and_the_log_says_for_wha
     ended = run(
         """
         instruments.health.progress()
-        with Watchdog(instruments, stall_s=2):
+        with Watchdog(instruments.health, stall_s=2):
             await asyncio.create_task(wait_in_vain(), name="pipeline")
         """
     )
@@ -86,7 +86,7 @@ def test_a_pipeline_that_waits_in_vain_ends_the_process_and_the_log_says_for_wha
 def test_a_pipeline_that_makes_progress_is_left_alone() -> None:
     ended = run(
         """
-        with Watchdog(instruments, stall_s=3):
+        with Watchdog(instruments.health, stall_s=3):
             for _ in range(40):
                 instruments.health.progress()
                 await asyncio.sleep(0.1)
@@ -96,11 +96,11 @@ def test_a_pipeline_that_makes_progress_is_left_alone() -> None:
 
 
 def test_a_start_that_waits_for_its_store_is_left_alone() -> None:
-    assert run("with Watchdog(instruments, stall_s=3):\n    await asyncio.sleep(4)") == Ended(0, "")
+    assert run("with Watchdog(instruments.health, stall_s=3):\n    await asyncio.sleep(4)") == Ended(0, "")
 
 
 def test_after_its_end_it_watches_no_more() -> None:
-    assert run("with Watchdog(instruments, stall_s=0.5):\n    pass\ntime.sleep(1.5)") == Ended(0, "")
+    assert run("with Watchdog(instruments.health, stall_s=0.5):\n    pass\ntime.sleep(1.5)") == Ended(0, "")
 
 
 def test_a_standard_error_that_takes_no_more_does_not_keep_the_process() -> None:
@@ -116,7 +116,7 @@ def test_a_standard_error_that_takes_no_more_does_not_keep_the_process() -> None
         except BlockingIOError:
             os.set_blocking(write, True)
         os.dup2(write, 2)
-        with Watchdog(instruments, stall_s=0.7):
+        with Watchdog(instruments.health, stall_s=0.7):
             hang_up()
         """
     )
@@ -127,7 +127,7 @@ def test_a_standard_error_that_takes_no_more_does_not_keep_the_process() -> None
 def test_the_longest_lag_of_the_loop_is_shown(blocked_s: float, least_s: float) -> None:
     ended = run(
         f"""
-        lag = asyncio.create_task(measure_loop_lag(instruments))
+        lag = asyncio.create_task(measure_loop_lag(instruments.metrics))
         await asyncio.sleep(0)
         time.sleep({blocked_s})
         await asyncio.sleep(1.2)

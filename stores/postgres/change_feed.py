@@ -1,0 +1,189 @@
+"""The change feed: pages of committed flips behind a cursor. And who may apply it: one leader for each projection."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple, Self
+from uuid import UUID
+
+import asyncpg
+
+from stores.errors import StoreError
+from stores.postgres.connection import Pool, connected
+from stores.postgres.migrating import require_schema
+from stores.postgres.queries import query
+from stores.target import Change
+
+if TYPE_CHECKING:
+    from asyncpg import Connection
+
+PAGE_ROWS = 5_000
+LEASE_S = 5.0
+"""The server ends a leader's session that is silent for so long, and with it the leadership: a frozen process can't
+hold it, although its connection stays open."""
+PING_S = 1.0
+TRUSTED_S = 3.0
+"""So long after its last ping a leader may still believe that it is one."""
+
+
+class LeadLostError(StoreError):
+    """Somebody else leads, or may do so by now."""
+
+
+class Cursor(NamedTuple):
+    """A place in the change feed: everything up to it is applied."""
+
+    xid: str = "0"
+    segment_id: int = 0
+    context_hash: UUID = UUID(int=0)
+
+
+class FeedPosition(NamedTuple):
+    """Where the feed ends at one moment."""
+
+    horizon: int
+    """Readers see every transaction before this one."""
+    next_xid: int
+    """Whatever is committed by now is in transactions before this one."""
+    at: datetime
+    stored_up_to: Mapping[tuple[str, int], datetime | None]
+    """By topic and partition, up to when all that had arrived is committed by now."""
+
+
+class Page(NamedTuple):
+    """Some changes of one environment, and the cursor behind them."""
+
+    changes: list[Change]
+    cursor: Cursor
+    is_last: bool
+    """Whether it reaches the end of the feed."""
+
+
+class Lead:
+    """The leadership of one projection, which may be lost at any time. All that is written names its epoch."""
+
+    def __init__(self, feed: ChangeFeed, name: str, row: asyncpg.Record) -> None:
+        self._feed = feed
+        self.name = name
+        self.epoch: int = row["epoch"]
+        self.marker = str(row["marker"])
+        self.cursor = Cursor(row["xid"], row["cursor_segment_id"], row["cursor_context_hash"])
+        self._held_at = time.monotonic()
+
+    def require(self) -> None:
+        """Raises `LeadLostError` where it may be over. Cheap; to be asked before every write to the target."""
+        if time.monotonic() - self._held_at > TRUSTED_S:
+            raise LeadLostError
+
+    async def save(self, cursor: Cursor) -> None:
+        """Everything up to there is in the target. Raises `LeadLostError`."""
+        await self._update("save_cursor", *cursor)
+        self.cursor = cursor
+
+    async def tell(
+        self, applied_before: int, caught_up_at: datetime | None, synchronized_on: datetime | None, stopped: str | None
+    ) -> None:
+        """What `status` shows. Raises `LeadLostError`."""
+        await self._update("tell_projection", str(applied_before), caught_up_at, synchronized_on, stopped)
+
+    async def restart(self) -> None:
+        """The target is empty, or not ours: from nothing, under a new marker. Raises `LeadLostError`."""
+        async with self._feed.session() as session:
+            marker = await session.fetchval(query("restart_projection"), self.name, self.epoch)
+        if marker is None:
+            raise LeadLostError
+        self.marker, self.cursor = str(marker), Cursor()
+
+    async def keep(self, session: Connection) -> None:
+        """Pings for as long as the session lives."""
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            while True:
+                asked_at = time.monotonic()
+                await session.execute("SELECT")
+                self._held_at = asked_at
+                await asyncio.sleep(PING_S)
+
+    async def _update(self, statement: str, *values: object) -> None:
+        async with self._feed.session() as session:
+            status = await session.execute(query(statement), self.name, self.epoch, *values)
+        if status == "UPDATE 0":
+            raise LeadLostError
+
+
+class ChangeFeed:
+    """Reads what is committed, in an order that one triple remembers: no gap, no double, whatever the commit order."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._pool = Pool(dsn, max_size=4)
+
+    async def __aenter__(self) -> Self:
+        await self._pool.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._pool.__aexit__(*exc)
+
+    async def require_schema(self) -> None:
+        """Raises `StoreRefusedError` unless the server is fit and its schema complete."""
+        async with self.session() as session:
+            await require_schema(session)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Connection]:
+        """A session of the pool. Errors come out as `stores.errors`."""
+        async with self._pool.session() as session:
+            yield session
+
+    @asynccontextmanager
+    async def leading(self, name: str) -> AsyncIterator[Lead | None]:
+        """The leadership of this projection; None where somebody else has it."""
+        lease_ms = round(LEASE_S * 1_000)
+        async with connected(self._dsn, idle_session_timeout=str(lease_ms)) as session:
+            if not await session.fetchval(query("try_to_lead"), name):
+                yield None
+                return
+            async with self.session() as other:
+                lead = Lead(self, name, await other.fetchrow(query("begin_to_lead"), name))
+            keeping = asyncio.create_task(lead.keep(session), name=f"lead-{name}")
+            try:
+                yield lead
+            finally:
+                keeping.cancel()
+                with suppress(asyncio.CancelledError):
+                    await keeping
+
+    async def position(self) -> FeedPosition:
+        """Where the feed ends now, and what was stored when."""
+        async with self.session() as session:
+            # What was told of storing comes first: its transactions are then before `next_xid`.
+            stored = await session.fetch(query("list_ingestion"))
+            row = await session.fetchrow(query("feed_position"))
+        stored_up_to = {(each["topic"], each["partition"]): each["stored_up_to"] for each in stored}
+        return FeedPosition(int(row["horizon"]), int(row["next_xid"]), row["at"], stored_up_to)
+
+    async def page(self, after: Cursor, environment: str) -> Page:
+        """The next changes of this environment."""
+        async with self.session() as session:
+            rows = await session.fetch(query("read_changes"), *after, PAGE_ROWS)
+        changes = [
+            Change(row["segment"], row["generation"], row["context_key"], row["included"])
+            for row in rows
+            if row["environment"] == environment
+        ]
+        cursor = Cursor(rows[-1]["xid"], rows[-1]["segment_id"], rows[-1]["context_hash"]) if rows else after
+        return Page(changes, cursor, len(rows) < PAGE_ROWS)
+
+    async def rewind(self, name: str, epoch: int, cursor: Cursor) -> None:
+        """Whoever leads since, applies again what is behind this cursor. Nothing where this epoch still leads."""
+        async with self.session() as session:
+            await session.execute(query("rewind_cursor"), name, epoch, *cursor)
+
+    async def is_applied(self, name: str, next_xid: int) -> bool:
+        """Whether every transaction before this one is in the target."""
+        async with self.session() as session:
+            return bool(await session.fetchval(query("is_applied"), name, str(next_xid)))

@@ -1,0 +1,208 @@
+"""The projector: keeps one target in step with the change feed.
+
+    change feed ──page──► changes ──apply──► target ──acknowledged──► cursor
+
+State is applied, not operations, and the cursor follows behind: whatever is repeated ends the same. One process leads
+a projection, the others wait to take over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import structlog
+
+from consumers.feeds import Feed
+from stores.errors import StoreUnavailableError
+from stores.postgres.change_feed import ChangeFeed, Cursor, FeedPosition, Lead, LeadLostError
+from stores.target import Target, TargetDamagedError
+from worker.backoff import until_available, waits_s
+from worker.freshness import Freshness, freshness
+from worker.health import Health
+from worker.projection_metrics import ProjectionMetrics
+
+log = structlog.get_logger(__name__)
+
+IDLE_S = 0.1
+TELL_EVERY_S = 2.0
+TAKE_OVER_EVERY_S = 2.0
+"""With the lease of a leader that froze, the next one leads within 10 s."""
+POSITIONS = 60
+"""So many moments may wait for their last transaction to end."""
+
+
+class Projection(NamedTuple):
+    """What to keep in step, as the configuration says it."""
+
+    name: str
+    environment: str
+    feeds: Sequence[Feed]
+    """All of them: each may carry records of any environment."""
+    freshness_s: float
+
+
+class Projector:
+    """Goes on for ever: what fails is tried again, and the freshness that the SDKs see stands still meanwhile."""
+
+    def __init__(
+        self, projection: Projection, *, feed: ChangeFeed, target: Target, metrics: ProjectionMetrics, health: Health
+    ) -> None:
+        self._projection = projection
+        self._feed = feed
+        self._target = target
+        self._metrics = metrics
+        self._health = health
+        self._unsure: tuple[int, Cursor] | None = None
+        """Under this epoch something was perhaps applied behind this cursor, and the cursor was not saved."""
+        self._waits = waits_s()
+
+    async def run(self) -> None:
+        """Leads whenever it may."""
+        name = self._projection.name
+        while True:
+            try:
+                await self._settle_doubt()
+                async with self._feed.leading(name) as lead:
+                    if lead is not None:
+                        log.info("projection_led", projection=name, epoch=lead.epoch)
+                        await self._lead(lead)
+                self._health.check_passed(f"projection {name}")  # another one leads
+                await asyncio.sleep(TAKE_OVER_EVERY_S)
+            except LeadLostError:
+                log.warning("projection_lead_lost", projection=name)
+            except TargetDamagedError as exc:
+                log.warning("projection_damaged", projection=name, what=str(exc))
+            except StoreUnavailableError as exc:
+                wait_s = next(self._waits)
+                self._health.check_failed(f"projection {name}", str(exc))
+                log.warning("projection_awaited", projection=name, cause=str(exc), retry_after_s=round(wait_s, 2))
+                await asyncio.sleep(wait_s)
+
+    async def _settle_doubt(self) -> None:
+        """One that froze while it wrote may have put old state over what another has written since: mended by that one.
+
+        Where nobody has led since, there is nothing to mend: the cursor was not moved.
+        """
+        if self._unsure is not None:
+            await self._feed.rewind(self._projection.name, *self._unsure)
+            self._unsure = None
+
+    async def _lead(self, lead: Lead) -> None:
+        progress = _Progress()
+        while True:
+            self._health.progress()
+            if progress.is_time_to_tell():
+                if await self._target.marker() != lead.marker:
+                    await self._begin_anew(lead)
+                    progress = _Progress()
+                progress.observe(await self._feed.position())
+                await self._tell(lead, progress)
+            if await self._apply_next(lead, progress):
+                await asyncio.sleep(IDLE_S)
+            self._health.check_passed(f"projection {self._projection.name}")
+            self._waits = waits_s()
+
+    async def _begin_anew(self, lead: Lead) -> None:
+        """The target is new, was flushed, or is another one: all is applied again, while changes go on."""
+        await lead.restart()
+        lead.require()
+        await self._target.mark(lead.marker)
+        log.info("projection_begun_anew", projection=self._projection.name)
+
+    async def _apply_next(self, lead: Lead, progress: _Progress) -> bool:
+        """Applies a page. True at the end of the feed."""
+        at = progress.latest
+        page = await self._feed.page(lead.cursor, self._projection.environment)
+        if page.cursor != lead.cursor:
+            lead.require()
+            self._unsure = lead.epoch, lead.cursor
+            try:
+                await self._target.apply(page.changes)
+            except TargetDamagedError:
+                await self._begin_anew(lead)
+                raise
+            await lead.save(page.cursor)
+            self._unsure = None
+            self._metrics.applied(self._projection.name, len(page.changes))
+        if page.is_last and at is not None:
+            progress.applied_to(at)
+        return page.is_last
+
+    async def _tell(self, lead: Lead, progress: _Progress) -> None:
+        position = progress.latest
+        if position is None:
+            return
+        said = self._freshness(progress, position.at)
+        lead.require()
+        if said.synchronized_on is not None and not await self._target.synchronize(_unix_ms(said.synchronized_on)):
+            return  # flushed just now: the next round sees it
+        caught_up_at = progress.applied.at if progress.applied else None
+        applied_before = progress.applied.horizon if progress.applied else 0
+        await lead.tell(applied_before, caught_up_at, said.synchronized_on, said.stopped)
+        self._metrics.told(self._projection.name, position.at, caught_up_at, said.synchronized_on)
+
+    def _freshness(self, progress: _Progress, now: datetime) -> Freshness:
+        return freshness(
+            progress.whole,
+            feeds=self._projection.feeds,
+            now=now,
+            limit_s=self._projection.freshness_s,
+            is_whole=progress.whole is not None,
+        )
+
+
+class _Progress:
+    """How far the feed is applied, as against the moments at which its end was looked up."""
+
+    def __init__(self) -> None:
+        self.applied: FeedPosition | None = None
+        """The feed was read to its end after this moment."""
+        self.whole: FeedPosition | None = None
+        """Everything that was committed by this moment is applied."""
+        self._waiting: deque[FeedPosition] = deque(maxlen=POSITIONS)
+        self._told_at = float("-inf")
+
+    @property
+    def latest(self) -> FeedPosition | None:
+        return self._waiting[-1] if self._waiting else self.whole
+
+    def is_time_to_tell(self) -> bool:
+        now = time.monotonic()
+        if now - self._told_at < TELL_EVERY_S:
+            return False
+        self._told_at = now
+        return True
+
+    def observe(self, position: FeedPosition) -> None:
+        self._waiting.append(position)
+
+    def applied_to(self, position: FeedPosition) -> None:
+        """All that readers saw at this moment is applied.
+
+        So is all that was committed by an earlier moment, if no transaction of that time runs any more.
+        """
+        self.applied = position
+        while self._waiting and self._waiting[0].next_xid <= position.horizon:
+            self.whole = self._waiting.popleft()
+
+
+def _unix_ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+async def until_caught_up(feed: ChangeFeed, health: Health, names: Collection[str]) -> None:
+    """Returns once everything that is committed now is in each of these targets, whichever process put it there."""
+    position = await until_available(health, "postgres", feed.position)
+
+    async def are_applied() -> bool:
+        return all([await feed.is_applied(name, position.next_xid) for name in names])
+
+    while True:
+        if await until_available(health, "postgres", are_applied):
+            return
+        await asyncio.sleep(IDLE_S)
