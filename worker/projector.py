@@ -173,7 +173,7 @@ class _Progress:
 
     def is_time_to_tell(self) -> bool:
         now = time.monotonic()
-        if now - self._told_at < TELL_EVERY_S:
+        if now - self._told_at < (TELL_EVERY_S if self.whole else IDLE_S):
             return False
         self._told_at = now
         return True
