@@ -5,7 +5,8 @@ Sources of the format: LaunchDarkly's `redis_big_segment_store.py` (Python SDK) 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -15,12 +16,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, WatchError
 
 from stores.errors import StoreUnavailableError
-from stores.target import Change, TargetDamagedError, context_reference, segment_reference
+from stores.target import Change, Reference, TargetDamagedError, context_reference, segment_reference
 
 DEFAULT_PREFIX = "launchdarkly"
 """The SDKs' own."""
 CHUNK_CHANGES = 1_000
 """So many commands in one pipeline: some 150 KB, which a server answers in milliseconds."""
+SCAN_KEYS = 1_000
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
 HEALTH_CHECK_S = 15
@@ -63,7 +65,7 @@ class RedisTarget:
         """See `Target.marker`."""
         with _errors():
             found = await self._client.get(self._marker)
-        return found.decode("utf-8", "replace") if isinstance(found, bytes) else found
+        return None if found is None else _text(found)
 
     async def mark(self, marker: str) -> None:
         """See `Target.mark`."""
@@ -86,15 +88,62 @@ class RedisTarget:
                     return False
         return True
 
+    async def references(self) -> AsyncIterator[list[Reference]]:
+        """See `AuditableTarget.references`. Members that no SDK would look for are left out."""
+        cursor: int | None = None
+        while cursor != 0:
+            with _errors():
+                cursor, keys = await self._client.scan(
+                    cursor or 0, match=f"{_literal(self._included)}*", count=SCAN_KEYS
+                )
+                answers = await self._pipelined([("SMEMBERS", key) for key in keys])
+            contexts = [_text(key).removeprefix(self._included) for key in keys]
+            yield [
+                Reference(segment, int(generation), context)
+                for context, members in zip(contexts, answers, strict=True)
+                for member in (members if isinstance(members, (set, list)) else ())
+                for segment, mark, generation in (_text(member).rpartition(".g"),)
+                if mark and generation.isdecimal() and generation.isascii()
+            ]
+
+    async def hold(self, references: Sequence[Reference]) -> list[bool]:
+        """See `AuditableTarget.hold`."""
+        with _errors():
+            return [
+                answer == 1
+                for answer in await self._pipelined([self._command("SISMEMBER", each) for each in references])
+            ]
+
+    async def remove(self, references: Sequence[Reference]) -> None:
+        """See `AuditableTarget.remove`."""
+        with _errors():
+            for answer in await self._pipelined([self._command("SREM", each) for each in references]):
+                if isinstance(answer, RedisError):
+                    raise answer
+
+    def _command(self, name: str, reference: Reference) -> tuple[str, str, str]:
+        key = self._included + reference.context
+        return name, key, segment_reference(reference.segment, reference.generation)
+
+    async def _pipelined(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        if not commands:
+            return []
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await pipeline.execute(raise_on_error=False)
+
     async def _apply(self, changes: Sequence[Change]) -> None:
         with _errors():
-            async with self._client.pipeline(transaction=False) as pipeline:
-                keys = [self._included + context_reference(change.context_key) for change in changes]
-                for key, change in zip(keys, changes, strict=True):
-                    command = "SADD" if change.included else "SREM"
-                    pipeline.execute_command(command, key, segment_reference(change.segment, change.generation))
-                answers = await pipeline.execute(raise_on_error=False)
-            await self._check(keys, answers)
+            commands = [
+                self._command(
+                    "SADD" if change.included else "SREM",
+                    Reference(change.segment, change.generation, context_reference(change.context_key)),
+                )
+                for change in changes
+            ]
+            answers = await self._pipelined(commands)
+            await self._check([key for _, key, _ in commands], answers)
 
     async def _check(self, keys: Sequence[str], answers: Sequence[Any]) -> None:
         damaged = []
@@ -108,6 +157,16 @@ class RedisTarget:
             for key in damaged:
                 await self._client.unlink(key)
             raise TargetDamagedError(f"{len(damaged)} keys were of another type, and are removed")
+
+
+def _text(answer: object) -> str:
+    """What Redis answered, whatever its bytes."""
+    return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else str(answer)
+
+
+def _literal(text: str) -> str:
+    """The text in a pattern of SCAN."""
+    return re.sub(r"([*?\[\]\\^-])", r"\\\1", text)
 
 
 @contextmanager

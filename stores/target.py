@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from hashlib import sha256
 from typing import NamedTuple, Protocol
 
@@ -41,6 +41,30 @@ class Target(Protocol):
 
     async def synchronize(self, on_ms: int) -> bool:
         """Tells the SDKs that all is there up to then (unix ms). False, and untold, if it was emptied meanwhile."""
+        ...
+
+
+class Reference(NamedTuple):
+    """What stands in a target: a context, as `context_reference` names it, in a generation of a segment."""
+
+    segment: str
+    generation: int
+    context: str
+
+
+class AuditableTarget(Target, Protocol):
+    """A target that can be compared with the truth."""
+
+    def references(self) -> AsyncIterator[list[Reference]]:
+        """Everything that stands in it, in pages. What changes meanwhile may be there, or not, or twice."""
+        ...
+
+    async def hold(self, references: Sequence[Reference]) -> list[bool]:
+        """Whether each of these stands in it."""
+        ...
+
+    async def remove(self, references: Sequence[Reference]) -> None:
+        """Takes these out."""
         ...
 
 

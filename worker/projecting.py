@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, suppress
 
 import structlog
 
-from consumers.feeds import Environments
 from stores.postgres.change_feed import ChangeFeed
 from stores.redis import RedisTarget
 from worker.backoff import until_available
@@ -16,7 +15,7 @@ from worker.health import Health
 from worker.http_server import HttpServer
 from worker.projection_metrics import ProjectionMetrics
 from worker.projector import Projection, Projector, until_caught_up
-from worker.settings import ProjectionSettings, Settings
+from worker.settings import ProjectionSettings, Settings, environment_of
 from worker.watchdog import Watchdog, measure_loop_lag
 
 log = structlog.get_logger(__name__)
@@ -27,12 +26,18 @@ def target_of(projection: ProjectionSettings) -> RedisTarget:
     return RedisTarget(projection.redis_url(), prefix=projection.prefix)
 
 
+def projection_of(settings: Settings, projection: ProjectionSettings) -> Projection:
+    """The same for its projector."""
+    return Projection(
+        projection.name, environment_of(settings, projection), settings.feed_list(), settings.limits.freshness_s
+    )
+
+
 async def run_projectors(settings: Settings, *, until_applied: bool = False) -> None:
     """Runs until SIGTERM or SIGINT, or until all that is committed now is applied. Raises what a person must mend."""
     names = [projection.name for projection in settings.projections]
     health = Health(("postgres", *(f"projection {name}" for name in names)))
     metrics = ProjectionMetrics(names)
-    environments = Environments(settings.environment_list())
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(HttpServer(metrics, health, host=settings.http.host, port=settings.http.port))
         stack.enter_context(Watchdog(health, stall_s=settings.watchdog.stall_s))
@@ -41,18 +46,7 @@ async def run_projectors(settings: Settings, *, until_applied: bool = False) -> 
         for projection in settings.projections:
             target = await stack.enter_async_context(target_of(projection))
             projectors.append(
-                Projector(
-                    Projection(
-                        projection.name,
-                        environments.find(projection.environment) or projection.environment,
-                        settings.feed_list(),
-                        settings.limits.freshness_s,
-                    ),
-                    feed=feed,
-                    target=target,
-                    metrics=metrics,
-                    health=health,
-                )
+                Projector(projection_of(settings, projection), feed=feed, target=target, metrics=metrics, health=health)
             )
         working = asyncio.create_task(_work(projectors, feed, metrics, health, names if until_applied else None))
         loop = asyncio.get_running_loop()

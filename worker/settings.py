@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from consumers.connection import KafkaConnection
-from consumers.feeds import ContextKeyRule, Environment, Feed, Limits
+from consumers.feeds import ContextKeyRule, Environment, Environments, Feed, Limits
 from stores.model import DEFAULT_CONTEXT_KIND
 from worker.setting_types import (
     ContextKind,
@@ -269,3 +269,8 @@ class Settings(Section):
     def manifest_paths(self) -> tuple[Path, ...]:
         """The manifests in `manifests_dir`, for `consumers.formats.Formats`."""
         return manifests_in(self.manifests_dir) if self.manifests_dir else ()
+
+
+def environment_of(settings: Settings, projection: ProjectionSettings) -> str:
+    """The environment of a projection, by the name that segments have it under."""
+    return Environments(settings.environment_list()).find(projection.environment) or projection.environment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -52,6 +52,35 @@ class FeedPosition(NamedTuple):
     at: datetime
     stored_up_to: Mapping[tuple[str, int], datetime | None]
     """By topic and partition, up to when all that had arrived is committed by now."""
+
+
+class Place(NamedTuple):
+    """One context in one segment, by what targets know of it: the first 16 bytes of the hash of its key."""
+
+    segment: str
+    context_hash: UUID
+
+
+class Expected(NamedTuple):
+    """What should stand at a place."""
+
+    included: bool
+    generation: int
+    is_known: bool
+    """Whether the context was ever named for the segment."""
+
+
+class ProjectionState(NamedTuple):
+    """What the projector of a target told last."""
+
+    name: str
+    caught_up_at: datetime | None
+    """When the end of the change feed was last reached."""
+    synchronized_on: datetime | None
+    stopped: str | None
+    told_at: datetime
+    at: datetime
+    """The time now, by the same clock."""
 
 
 class Page(NamedTuple):
@@ -183,7 +212,58 @@ class ChangeFeed:
         async with self.session() as session:
             await session.execute(query("rewind_cursor"), name, epoch, *cursor)
 
+    async def apply_again(self, names: Sequence[str]) -> None:
+        """Everything in these projections, from the start of the feed, while they go on serving."""
+        async with self.session() as session:
+            await session.execute(query("apply_again"), list(names))
+
+    async def set_generation(self, segment_id: int, generation: int, names: Sequence[str]) -> None:
+        """From now on these projections hold this generation of the segment, once they have applied all again."""
+        async with self.session() as session, session.transaction():
+            await session.execute(query("set_generation"), segment_id, generation)
+            await session.execute(query("apply_again"), list(names))
+
+    async def expected(self, environment: str, places: Sequence[Place]) -> dict[Place, Expected]:
+        """What should stand in a target of these; what is in no segment that is known here is left out."""
+        async with self.session() as session:
+            rows = await session.fetch(query("find_memberships"), environment, *_columns(places))
+        return {
+            Place(row["segment"], row["context_hash"]): Expected(row["included"], row["generation"], row["is_known"])
+            for row in rows
+        }
+
+    async def members(self, environment: str) -> AsyncIterator[list[tuple[Place, Change]]]:
+        """Everybody who is in, in pages."""
+        after: tuple[int, UUID] = 0, UUID(int=0)
+        while True:
+            async with self.session() as session:
+                rows = await session.fetch(query("read_members"), environment, *after, PAGE_ROWS)
+            if not rows:
+                return
+            after = rows[-1]["segment_id"], rows[-1]["context_hash"]
+            yield [
+                (
+                    Place(row["segment"], row["context_hash"]),
+                    Change(row["segment"], row["generation"], row["context_key"], included=True),
+                )
+                for row in rows
+            ]
+
+    async def touch(self, environment: str, places: Sequence[Place]) -> None:
+        """These memberships come in the feed once more, as they are."""
+        async with self.session() as session:
+            await session.execute(query("touch_memberships"), environment, *_columns(places))
+
+    async def projections(self) -> list[ProjectionState]:
+        """What the projectors have told, by name."""
+        async with self.session() as session:
+            return [ProjectionState(**row) for row in await session.fetch(query("list_projections"))]
+
     async def is_applied(self, name: str, next_xid: int) -> bool:
         """Whether every transaction before this one is in the target."""
         async with self.session() as session:
             return bool(await session.fetchval(query("is_applied"), name, str(next_xid)))
+
+
+def _columns(places: Sequence[Place]) -> tuple[list[str], list[UUID]]:
+    return [place.segment for place in places], [place.context_hash for place in places]

@@ -350,5 +350,35 @@ SELECT name, caught_up_at, synchronized_on, stopped, told_at, now() AS at FROM p
 -- name: is_applied
 SELECT applied_before >= $2::text::xid8 FROM projection WHERE name = $1;
 
+-- name: apply_again
+-- All of these projections from the start of the feed, in place: whoever leads one notices that its epoch has passed.
+UPDATE projection
+SET epoch = epoch + 1, cursor_xid = DEFAULT, cursor_segment_id = DEFAULT, cursor_context_hash = DEFAULT,
+    applied_before = DEFAULT, caught_up_at = NULL
+WHERE name = ANY ($1::text[]);
+
 -- name: set_generation
 UPDATE segment SET generation = $2 WHERE id = $1;
+
+-- name: find_memberships
+-- Of contexts by segment key and hash, in one environment: what should stand in a target.
+SELECT asked.segment, asked.context_hash, segment.generation, coalesce(m.included, false) AS included,
+       m.segment_id IS NOT NULL AS is_known
+FROM unnest($2::text[], $3::uuid[]) AS asked (segment, context_hash)
+JOIN environment ON environment.key = $1
+JOIN segment ON segment.environment_id = environment.id AND segment.key = asked.segment
+LEFT JOIN membership AS m ON m.segment_id = segment.id AND m.context_hash = asked.context_hash;
+
+-- name: read_members
+-- A page of everybody who is in a segment of this environment, in the order of the primary key.
+SELECT m.segment_id, m.context_hash, m.context_key, segment.key AS segment, segment.generation
+FROM membership AS m JOIN segment ON segment.id = m.segment_id JOIN environment ON environment.id = environment_id
+WHERE environment.key = $1 AND (m.segment_id, m.context_hash) > ($2::int, $3::uuid) AND m.included
+ORDER BY m.segment_id, m.context_hash LIMIT $4;
+
+-- name: touch_memberships
+-- Into the change feed again as they are, so that the one who writes to the target puts them right.
+UPDATE membership AS m SET change_xid = pg_current_xact_id()
+FROM unnest($2::text[], $3::uuid[]) AS wrong (segment, context_hash), segment, environment
+WHERE environment.key = $1 AND segment.environment_id = environment.id AND segment.key = wrong.segment
+  AND m.segment_id = segment.id AND m.context_hash = wrong.context_hash;

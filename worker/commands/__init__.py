@@ -24,6 +24,8 @@ COMMANDS = {
     "members": "members",
     "explain": "explain",
     "dead-letters": "dead_letters",
+    "rebuild": "rebuild",
+    "audit": "audit",
     "sdk-data": "sdk_data",
     "status": "status",
 }

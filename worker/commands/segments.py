@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import click
 
 from stores.model import OpenSession, Segment
+from stores.postgres.change_feed import ChangeFeed
 from stores.postgres.reading import PostgresReader, postgres_reader
-from worker.commands.frame import CommandError, json_option, with_settings
+from worker.commands.frame import CommandError, config_option, json_option, with_settings
 from worker.commands.output import Row, print_json, print_line, print_table, rfc3339, tell
 from worker.config.problems import nearest
-from worker.settings import Settings
+from worker.settings import Settings, environment_of
 
 environment_option = click.option(
     "--environment", metavar="E", help="The environment, where the key exists in several."
 )
 
 
-@click.command("segments")
+@click.group("segments", invoke_without_command=True)
+@click.pass_context
 @click.option("--environment", metavar="E", help="Only the segments of this environment.")
 @json_option
-@with_settings
-def command(settings: Settings, *, environment: str | None, as_json: bool) -> None:
+@config_option
+def command(ctx: click.Context, config_file: Path | None, *, environment: str | None, as_json: bool) -> None:
     """Shows the segments with their counts and last changes.
 
     Where a tool is sending a full copy of a cohort in pages, it also shows how many are stored; --json has that as
@@ -33,6 +36,12 @@ def command(settings: Settings, *, environment: str | None, as_json: bool) -> No
       cohort-sync segments
       cohort-sync segments --environment production --json | jq -r .segment
     """  # noqa: D301 - click's mark for text that it must not wrap
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(_show, config_file=config_file, environment=environment, as_json=as_json)
+
+
+@with_settings
+def _show(settings: Settings, *, environment: str | None, as_json: bool) -> None:
     segments, replacing = asyncio.run(_segments(settings, environment))
     if as_json:
         print_json(*(segment_row(each, replacing.get((each.environment, each.key))) for each in segments))
@@ -56,6 +65,34 @@ def command(settings: Settings, *, environment: str | None, as_json: bool) -> No
             print_line(session_in_words(session))
     else:
         tell("there are no segments" + (f" in {environment!r}" if environment else "") + " yet")
+
+
+@command.command("set-generation")
+@click.argument("segment")
+@click.argument("generation", type=click.IntRange(min=0, max=2**31 - 1))
+@environment_option
+@with_settings
+def set_generation(settings: Settings, *, segment: str, generation: int, environment: str | None) -> None:
+    """Sets the generation that SDKs look for in the projections of a segment.
+
+    An SDK takes the generation from its own flag data: LaunchDarkly's, or `cohort-sync sdk-data`. The projections are
+    filled with the new one beside the old one, which `cohort-sync rebuild` takes out when no SDK asks for it any more.
+
+    \b
+    Example:
+      cohort-sync segments set-generation amplitude-7khm89cz 2
+    """  # noqa: D301 - click's mark for text that it must not wrap
+    was = asyncio.run(_set_generation(settings, segment, generation, environment))
+    print_line(f"{segment}: generation {generation}, was {was}")
+
+
+async def _set_generation(settings: Settings, key: str, generation: int, environment: str | None) -> int:
+    async with postgres_reader(settings.postgres.url()) as reader:
+        segment = await the_segment(reader, key, environment)
+    names = [each.name for each in settings.projections if environment_of(settings, each) == segment.environment]
+    async with ChangeFeed(settings.postgres.url()) as feed:
+        await feed.set_generation(segment.id, generation, names)
+    return segment.generation
 
 
 def segment_row(segment: Segment, replacing: OpenSession | None = None) -> Row:

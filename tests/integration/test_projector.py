@@ -1,0 +1,371 @@
+"""The projector on a real PostgreSQL and a real Valkey, through good days and bad ones."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from consumers.feeds import Feed
+from deploy.local.valkey import Valkey
+from stores.errors import StoreError
+from stores.postgres.change_feed import ChangeFeed, Cursor
+from stores.postgres.writing import PostgresStore
+from stores.redis import RedisTarget
+from stores.target import context_reference
+from tests.builders import a_group, a_version
+from tests.worker_process import eventually
+from worker.audit import Audit, Difference, Fault
+from worker.health import Health
+from worker.projection_metrics import ProjectionMetrics
+from worker.projector import Projection, Projector, until_caught_up
+
+FEEDS = [Feed(name="all", format="amplitude", topics=("cohorts",))]
+SYNCHRONIZED = "big_segments_synchronized_on"
+
+
+class Ground:
+    """A database with memberships, a Valkey, and projectors between the two."""
+
+    def __init__(self, dsn: str, valkey: Valkey, store: PostgresStore, stack: AsyncExitStack) -> None:
+        self.dsn, self.valkey = dsn, valkey
+        self.prefix = f"test-{uuid.uuid4().hex[:8]}"
+        self.name = "sdk"
+        self._store = store
+        self._stack = stack
+        self._clock = 0
+        self._running: list[asyncio.Task[None]] = []
+        self.redis: Redis = Redis.from_url(valkey.url, decode_responses=True)
+
+    async def put(self, *keys: str, included: bool = True, segment: str = "beta") -> None:
+        """One more change of these contexts."""
+        self._clock += 1
+        group = a_group(*keys, segment=f"amplitude-{segment}", included=included, version=a_version(self._clock))
+        refs = await self._store.resolve([group])
+        await self._store.apply([(refs[group.segment].id, group)])
+
+    async def stored(self, ago_s: float = 0.0) -> None:
+        """All that had arrived by then is stored."""
+        await self._store.note_ingestion([("cohorts", 0, datetime.now(UTC) - timedelta(seconds=ago_s))])
+
+    async def project(self) -> asyncio.Task[None]:
+        """A projector with connections of its own, which goes on."""
+        feed = await self._stack.enter_async_context(ChangeFeed(self.dsn))
+        target = await self._stack.enter_async_context(self.target())
+        said = Projection(self.name, "production", FEEDS, freshness_s=30)
+        projector = Projector(said, feed=feed, target=target, metrics=ProjectionMetrics([self.name]), health=Health(()))
+        self._running.append(asyncio.create_task(projector.run()))
+        return self._running[-1]
+
+    def target(self) -> RedisTarget:
+        return RedisTarget(self.valkey.url, prefix=self.prefix)
+
+    async def caught_up(self) -> None:
+        async with ChangeFeed(self.dsn) as feed, asyncio.timeout(60):
+            await until_caught_up(feed, Health(()), [self.name])
+
+    async def members(self, segment: str = "amplitude-beta", generation: int = 1) -> set[str]:
+        """The contexts that stand in the target, by their references."""
+        found = set()
+        start = f"{self.prefix}:big_segment_include:"
+        async for key in self.redis.scan_iter(f"{start}*"):
+            if f"{segment}.g{generation}" in await self.redis.smembers(key):
+                found.add(key.removeprefix(start))
+        return found
+
+    async def synchronized_on(self) -> int | None:
+        said = await self.redis.get(f"{self.prefix}:{SYNCHRONIZED}")
+        return int(said) if said else None
+
+    async def audit(self) -> list[Difference]:
+        async with ChangeFeed(self.dsn) as feed, self.target() as target:
+            audit = Audit(feed, target, "production", self.caught_up)
+            return [each async for page in audit.differences() for each in page]
+
+    async def repair(self) -> list[Difference]:
+        async with ChangeFeed(self.dsn) as feed, self.target() as target:
+            audit = Audit(feed, target, "production", self.caught_up)
+            found = []
+            async for page in audit.differences():
+                found += page
+                await audit.repair(page)
+            await self.caught_up()
+            return found
+
+    async def close(self) -> None:
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self.redis.aclose()
+
+
+def refs(*keys: str) -> set[str]:
+    return set(map(context_reference, keys))
+
+
+@asynccontextmanager
+async def a_ground(dsn: str, valkey: Valkey) -> AsyncIterator[Ground]:
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(PostgresStore(dsn, pool_max_size=2))
+        ground = Ground(dsn, valkey, store, stack)
+        try:
+            yield ground
+        finally:
+            await ground.close()
+
+
+@pytest.fixture
+async def ground(database: str, valkey: Valkey) -> AsyncIterator[Ground]:
+    async with a_ground(database, valkey) as own:
+        yield own
+
+
+@pytest.fixture
+async def alone(database: str, tmp_path: Path) -> AsyncIterator[Ground]:
+    """With a Valkey of its own, to break."""
+    with Valkey(tmp_path).start() as own_valkey:
+        async with a_ground(database, own_valkey) as own:
+            yield own
+
+
+async def test_changes_that_go_on_end_as_the_store_has_them(ground: Ground) -> None:
+    await ground.put("a", "b", "c")
+    await ground.project()
+    await ground.put("b", included=False)
+    await ground.put("d")
+    await ground.put("b")
+    await ground.put("c", included=False)
+    await ground.caught_up()
+
+    assert await ground.members() == refs("a", "b", "d")
+    assert await ground.audit() == []
+
+
+async def test_another_environment_is_none_of_its_business(ground: Ground) -> None:
+    await ground.put("a")
+    async with ChangeFeed(ground.dsn) as feed:
+        page = await feed.page(Cursor(), "staging")
+
+    assert page.changes == []
+    assert page.cursor != Cursor()
+
+
+async def test_what_the_sdks_are_told_is_as_old_as_what_is_stored(ground: Ground) -> None:
+    await ground.put("a")
+    await ground.stored(ago_s=7)
+    await ground.project()
+
+    said = await eventually(ground.synchronized_on)
+    age_s = datetime.now(UTC).timestamp() - said / 1000
+    assert 7 <= age_s < 12
+
+    await ground.stored()
+
+    async def newer() -> bool:
+        return (await ground.synchronized_on() or 0) > said
+
+    await eventually(newer)
+
+
+async def test_nothing_is_told_while_no_worker_says_what_is_stored(ground: Ground) -> None:
+    await ground.put("a")
+    await ground.project()
+    await ground.caught_up()
+    await asyncio.sleep(1)
+
+    assert await ground.members() == refs("a")
+    assert await ground.synchronized_on() is None
+
+
+async def test_a_target_that_was_flushed_is_filled_again_and_not_called_fresh_before(ground: Ground) -> None:
+    await ground.put(*(f"u{number}" for number in range(12_000)))
+    await ground.stored()
+    await ground.project()
+    await eventually(ground.synchronized_on)
+
+    async for key in ground.redis.scan_iter(f"*{ground.prefix}*"):
+        await ground.redis.unlink(key)
+
+    async def whole() -> bool:
+        is_said = await ground.synchronized_on() is not None
+        return is_said and len(await ground.members()) == 12_000
+
+    await eventually(whole)
+
+
+async def test_a_key_of_another_type_is_replaced_and_nobody_is_lost(ground: Ground) -> None:
+    await ground.put("a", "b")
+    await ground.put("a", segment="other")
+    await ground.project()
+    await ground.caught_up()
+    key = f"{ground.prefix}:big_segment_include:{context_reference('a')}"
+    await ground.redis.set(key, "not a set")
+
+    await ground.put("a", included=False)
+    await ground.put("a")
+
+    async def mended() -> bool:
+        return await ground.redis.type(key) == "set" and len(await ground.redis.smembers(key)) == 2
+
+    await eventually(mended)
+    assert await ground.members() == refs("a", "b")
+
+
+async def test_a_target_that_is_down_is_waited_for(alone: Ground) -> None:
+    await alone.put("a")
+    await alone.project()
+    await alone.caught_up()
+    alone.valkey.stop()
+    await alone.put("b")
+    await alone.put("a", included=False)
+    await asyncio.sleep(1)
+    alone.valkey.restart()
+    await alone.caught_up()
+
+    assert await alone.members() == refs("b")
+
+
+async def test_a_target_that_takes_no_more_is_waited_for(alone: Ground) -> None:
+    await alone.put("a")
+    await alone.project()
+    await alone.caught_up()
+    for setting, bad, good in (("maxmemory", "1", "0"), ("min-replicas-to-write", "1", "0")):
+        await alone.redis.config_set(setting, bad)
+        await alone.put(setting)
+        await asyncio.sleep(1)
+        assert refs(setting) & await alone.members() == set()
+        await alone.redis.config_set(setting, good)
+        await alone.caught_up()
+
+    assert await alone.members() == refs("a", "maxmemory", "min-replicas-to-write")
+
+
+async def test_a_target_that_froze_is_waited_for(alone: Ground) -> None:
+    await alone.put("a")
+    await alone.project()
+    await alone.caught_up()
+    alone.valkey.suspend()
+    await alone.put("b")
+    await asyncio.sleep(2)
+    alone.valkey.resume()
+    await alone.caught_up()
+
+    assert await alone.members() == refs("a", "b")
+
+
+async def test_one_leads_and_another_takes_over_when_it_is_gone(ground: Ground) -> None:
+    first = await ground.project()
+    await ground.put("a")
+    await ground.caught_up()
+    await ground.project()
+    await asyncio.sleep(0.5)
+    first.cancel()
+    with suppress(asyncio.CancelledError):
+        await first
+    await ground.put("b")
+    started = asyncio.get_running_loop().time()
+    await ground.caught_up()
+
+    assert asyncio.get_running_loop().time() - started < 10
+    assert await ground.members() == refs("a", "b")
+
+
+async def test_a_session_that_is_silent_loses_the_lead(ground: Ground) -> None:
+    async with ChangeFeed(ground.dsn) as feed, feed.leading("sdk") as lead:
+        assert lead is not None
+        async with feed.leading("sdk") as other:
+            assert other is None
+        sessions = await asyncpg.connect(ground.dsn)
+        timeouts = await sessions.fetch(
+            "SELECT 1 FROM pg_stat_activity WHERE application_name = 'cohort-sync' AND query = 'SELECT'"
+        )
+        await sessions.close()
+
+    assert timeouts
+
+
+async def test_old_state_of_one_who_led_before_is_mended_by_the_next(ground: Ground) -> None:
+    """What a leader wrote after it froze: the state of its page, over what the next one wrote since."""
+    await ground.put("a")
+    async with ChangeFeed(ground.dsn) as feed:
+        async with feed.leading("sdk") as frozen:
+            assert frozen is not None
+            page = await feed.page(frozen.cursor, "production")
+            epoch, cursor = frozen.epoch, frozen.cursor
+        await ground.put("a", included=False)
+        await ground.project()
+        await ground.caught_up()
+        assert await ground.members() == set()
+
+        async with ground.target() as target:
+            await target.apply(page.changes)
+        with pytest.raises(StoreError):
+            await frozen.save(page.cursor)
+        await feed.rewind("sdk", epoch, cursor)
+        assert await ground.members() == refs("a")
+
+    async def mended() -> bool:
+        return await ground.members() == set()
+
+    await eventually(mended)
+
+
+async def test_a_projector_that_dies_between_applying_and_saving_repeats_it_harmlessly(ground: Ground) -> None:
+    await ground.put("a", "b")
+    await ground.put("b", included=False)
+    async with ChangeFeed(ground.dsn) as feed, feed.leading("sdk") as lead, ground.target() as target:
+        assert lead is not None
+        await target.apply((await feed.page(lead.cursor, "production")).changes)
+    await ground.project()
+    await ground.caught_up()
+
+    assert await ground.members() == refs("a")
+
+
+async def test_the_audit_finds_and_mends_what_somebody_did_to_the_target(ground: Ground) -> None:
+    await ground.put("a", "b", "leaver")
+    await ground.put("leaver", included=False)
+    await ground.project()
+    await ground.caught_up()
+    start = f"{ground.prefix}:big_segment_include:"
+    await ground.redis.srem(start + context_reference("a"), "amplitude-beta.g1")
+    await ground.redis.sadd(start + context_reference("leaver"), "amplitude-beta.g1")
+    await ground.redis.sadd(start + context_reference("b"), "amplitude-beta.g7", "unknown.g1")
+    await ground.redis.sadd(start + context_reference("stranger"), "amplitude-beta.g1")
+
+    found = await ground.audit()
+    assert sorted((each.fault, each.reference.segment, each.reference.generation) for each in found) == [
+        (Fault.EXTRA, "amplitude-beta", 1),
+        (Fault.EXTRA, "amplitude-beta", 1),
+        (Fault.EXTRA, "amplitude-beta", 7),
+        (Fault.EXTRA, "unknown", 1),
+        (Fault.MISSING, "amplitude-beta", 1),
+    ]
+    assert len(await ground.repair()) == 5
+    assert await ground.audit() == []
+    assert await ground.members() == refs("a", "b")
+
+
+async def test_a_new_generation_is_filled_beside_the_old_one(ground: Ground) -> None:
+    await ground.put("a", "b")
+    await ground.project()
+    await ground.caught_up()
+    async with ChangeFeed(ground.dsn) as feed:
+        segments = await asyncpg.connect(ground.dsn)
+        segment_id = await segments.fetchval("SELECT id FROM segment")
+        await segments.close()
+        await feed.set_generation(segment_id, 2, ["sdk"])
+    await ground.caught_up()
+    assert await ground.members(generation=1) == await ground.members(generation=2) == refs("a", "b")
+
+    await ground.repair()
+
+    assert await ground.members(generation=1) == set()
+    assert await ground.members(generation=2) == refs("a", "b")
