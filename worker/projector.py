@@ -29,7 +29,7 @@ from worker.projection_metrics import ProjectionMetrics
 log = structlog.get_logger(__name__)
 
 IDLE_S = 0.1
-TELL_EVERY_S = 2.0
+TELL_EVERY_S = 1.0
 TAKE_OVER_EVERY_S = 2.0
 """With the lease of a leader that froze, the next one leads within 10 s."""
 POSITIONS = 60
