@@ -26,8 +26,11 @@ import yaml
 from rich.console import Console
 
 from deploy.local import guard
+from deploy.local.sdk import sdk
 from deploy.local.servers import create_topics, start_kafka, start_postgres
 from deploy.local.settings import TOPICS, sample_settings
+from deploy.local.valkey import Valkey
+from stores.redis import DEFAULT_PREFIX
 
 SAMPLES = Path(__file__).parent / "samples"
 HOURLY_MEMBERS = 50_000
@@ -65,18 +68,23 @@ class Demo:
             raise DemoFailed(message)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
+    def data(self) -> dict[str, Any]:
+        """The segments as an SDK reads them."""
+        data: dict[str, Any] = json.loads(self._run(("sdk-data",), stdout=subprocess.PIPE).stdout)
+        return data
+
     @contextmanager
-    def worker(self) -> Iterator[str]:
-        """A running worker, by the address of its HTTP server; stopped in good order."""
-        log = self._folder / "worker.log"
+    def running(self, command: str) -> Iterator[str]:
+        """A worker (`run`) or projector (`project`), by the address of its HTTP server; stopped in good order."""
+        log = self._folder / f"{command}.log"
         process = guard.start(
-            [sys.executable, "-m", "worker", "run"], log=log, cwd=guard.ROOT, environment=self._environment
+            [sys.executable, "-m", "worker", command], log=log, cwd=guard.ROOT, environment=self._environment
         )
         try:
-            yield wait_for("the worker's start", lambda: _address(process, log))
+            yield wait_for(f"the start of `cohort-sync {command}`", lambda: _address(process, log))
             process.send_signal(signal.SIGTERM)
             if status := process.wait(WAIT_S):
-                message = f"the worker ended with {status}: {log.read_text()[-2000:]}"
+                message = f"`cohort-sync {command}` ended with {status}: {log.read_text()[-2000:]}"
                 raise DemoFailed(message)
         finally:
             guard.end(process)
@@ -115,19 +123,23 @@ def main() -> int:
 def run(folder: Path) -> None:
     """Starts the servers, does the main job on them, and compares."""
     with (
-        console.status("Starting Apache Kafka and PostgreSQL"),
+        console.status("Starting Apache Kafka, PostgreSQL and Valkey"),
         start_kafka(folder / "kafka") as kafka,
         start_postgres(folder / "postgres") as postgres,
+        Valkey(folder / "valkey").start() as valkey,
     ):
-        console.print(f"Apache Kafka on {kafka.bootstrap_servers}, PostgreSQL on {postgres.dsn}")
+        console.print(
+            f"Apache Kafka on {kafka.bootstrap_servers}, PostgreSQL on {postgres.dsn}, Valkey on {valkey.url}"
+        )
         asyncio.run(create_topics(kafka.bootstrap_servers, TOPICS))
         config = folder / "cohort-sync.yaml"
-        config.write_text(yaml.safe_dump(sample_settings(kafka.bootstrap_servers, postgres.dsn, http_port=0)))
+        settings = sample_settings(kafka.bootstrap_servers, postgres.dsn, valkey.url, http_port=0)
+        config.write_text(yaml.safe_dump(settings))
         demo = Demo(folder, config)
         demo.show("migrate")
         hourly = folder / "hourly.jsonl"
         hourly.write_text("".join(map(_line, hourly_batch())))
-        with demo.worker() as address:
+        with demo.running("run") as address, demo.running("project"):
             for path in sorted(SAMPLES.glob("*.jsonl")):
                 demo.show("publish", "--feed", path.stem, str(path))
             for path in sorted((SAMPLES / "any").glob("*.jsonl")):
@@ -138,6 +150,8 @@ def run(folder: Path) -> None:
             demo.show("explain", "amplitude-7khm89cz", "alan@example.com", "--record")
             demo.show("dead-letters", "list")
             _show_freshness(address)
+            wait_for("the SDKs' store to be complete", lambda: _is_synchronized(demo))
+            evaluate(demo, valkey.url, folder)
         compare(demo)
 
 
@@ -169,6 +183,22 @@ def compare(demo: Demo) -> None:
     _check("the dead letters by reason", dict(letters), expected["dead_letters"])
 
 
+def evaluate(demo: Demo, url: str, folder: Path) -> None:
+    """Evaluates a flag for each segment with the official SDK: for everybody who is in, who left, and a stranger."""
+    expected = json.loads((SAMPLES / "expected.json").read_text())["members"]
+    rows = demo.rows("segments")
+    keys = {row["cohort_id"]: row["segment"] for row in rows}
+    kinds = {row["segment"]: row["context_kind"] for row in rows}
+    console.print("\n[bold]Flags, evaluated by the LaunchDarkly Python SDK from Valkey[/bold]")
+    with sdk(demo.data(), url, folder, prefix=DEFAULT_PREFIX) as app:
+        for name, members in expected.items():
+            segment = keys.get(name, name)
+            asked = {**members, "a stranger": False}
+            found = {key: app.is_in(segment, key, kinds[segment]) for key in asked}
+            _check(f"the flag on {segment}, on for {sum(found.values())} of {len(found)} contexts", found, asked)
+        _check("what the SDK says of the store", app.status_of("amplitude-weekly1", "visitor-000001"), "HEALTHY")
+
+
 def wait_for(what: str, ask: Callable[[], T | None]) -> T:
     """Asks until there is an answer."""
     deadline = time.monotonic() + WAIT_S
@@ -198,6 +228,11 @@ def _address(process: psutil.Popen, log: Path) -> str | None:
 def _is_all_stored(demo: Demo) -> bool:
     feeds = [row for row in demo.rows("status") if row["kind"] == "feed"]
     return all(row["lag_records"] == 0 for row in feeds)
+
+
+def _is_synchronized(demo: Demo) -> bool:
+    (projection,) = (row for row in demo.rows("status") if row["kind"] == "projection")
+    return projection["synchronized_on"] is not None and projection["why"] is None
 
 
 def _show_freshness(address: str) -> None:

@@ -16,7 +16,7 @@ TOPICS = {
 }
 
 
-def sample_settings(bootstrap_servers: str, dsn: str, *, http_port: int) -> dict[str, Any]:
+def sample_settings(bootstrap_servers: str, dsn: str, redis_url: str, *, http_port: int) -> dict[str, Any]:
     """What a platform team would write, with these addresses."""
     return {
         "kafka": {"bootstrap_servers": bootstrap_servers},
@@ -31,6 +31,7 @@ def sample_settings(bootstrap_servers: str, dsn: str, *, http_port: int) -> dict
             _feed("mparticle", "cohorts.mparticle", context_key="email"),
             _feed("header", "cohorts.any") | {"name": "any"},
         ],
+        "projections": [{"name": "sdk", "type": "redis", "environment": "production", "url": redis_url}],
     }
 
 

@@ -1,4 +1,4 @@
-"""`make up` and `make down`: Kafka, PostgreSQL and a worker that stay when the command has ended.
+"""`make up` and `make down`: Kafka, PostgreSQL, Valkey, a worker and a projector that stay when the command has ended.
 
 Until all is up, whatever ends `up` ends what it started. Then the process ids are in `.local/pids.json`, for `down`.
 """
@@ -24,6 +24,7 @@ from deploy.local import guard
 from deploy.local.processes import HOST, ServerNotStartedError, ports_of, said_last
 from deploy.local.servers import create_topics, start_kafka, start_postgres
 from deploy.local.settings import TOPICS, sample_settings
+from deploy.local.valkey import Valkey
 
 LOCAL = guard.ROOT / ".local"
 LOGS = LOCAL / "log"
@@ -59,7 +60,7 @@ class Running:
         return found
 
     def all_up(self) -> bool:
-        return bool(self._found) and self.processes().keys() == self._found.keys() >= {"worker"}
+        return bool(self._found) and self.processes().keys() == self._found.keys() >= {"worker", "projector"}
 
     def end(self) -> list[str]:
         """Ends what is there, the last started first; its names."""
@@ -106,25 +107,36 @@ def _start(running: Running) -> None:
     if postgres.is_ours:
         running.add("postgres", postgres.process, postgres.STOP)
 
-    (port,) = ports_of(LOCAL, 1)
-    settings = sample_settings(kafka.bootstrap_servers, postgres.dsn, http_port=port)
+    print("Starting Valkey", flush=True)
+    valkey = Valkey(LOCAL / "valkey", log=LOGS / "valkey.log").start()
+    running.add("valkey", valkey.process, valkey.STOP)
+
+    port, projector_port = ports_of(LOCAL, 2)
+    settings = sample_settings(kafka.bootstrap_servers, postgres.dsn, valkey.url, http_port=port)
     CONFIG.write_text(yaml.safe_dump(settings, sort_keys=False, default_flow_style=None))
     _write_env(kafka.bootstrap_servers, postgres.dsn, port)
-    _write_addresses(kafka.bootstrap_servers, postgres.dsn, port)
+    _write_addresses(kafka.bootstrap_servers, postgres.dsn, valkey.url, port, projector_port)
 
     print("Starting the worker", flush=True)
     subprocess.run(_command("migrate"), check=True, env=_environment(), stdin=subprocess.DEVNULL)
     worker = guard.start(_command("run"), log=LOGS / "worker.log", cwd=LOCAL, environment=_environment())
     running.add("worker", worker, signal.SIGTERM)
-    _wait_until_ready(worker, port)
+    _wait_until_ready("worker", worker, port)
+
+    print("Starting the projector", flush=True)
+    environment = _environment() | {"COHORT_SYNC_HTTP__PORT": str(projector_port)}
+    projector = guard.start(_command("project"), log=LOGS / "projector.log", cwd=LOCAL, environment=environment)
+    running.add("projector", projector, signal.SIGTERM)
+    _wait_until_ready("projector", projector, projector_port)
 
 
-def _wait_until_ready(worker: psutil.Popen, port: int) -> None:
+def _wait_until_ready(name: str, process: psutil.Popen, port: int) -> None:
     deadline = time.monotonic() + READY_S
     while not _is_ready(port):
-        if worker.poll() is not None or time.monotonic() > deadline:
-            what = "is not ready" if worker.poll() is None else f"ended with {worker.poll()}"
-            message = f"the worker {what}; {LOGS / 'worker.log'} ends with:\n{said_last(LOGS / 'worker.log')}"
+        if process.poll() is not None or time.monotonic() > deadline:
+            what = "is not ready" if process.poll() is None else f"ended with {process.poll()}"
+            log = LOGS / f"{name}.log"
+            message = f"the {name} {what}; {log} ends with:\n{said_last(log)}"
             raise ServerNotStartedError(message)
         time.sleep(0.1)
 
@@ -162,11 +174,13 @@ def _write_env(bootstrap_servers: str, dsn: str, port: int) -> None:
     ENV.write_text("\n".join(lines))
 
 
-def _write_addresses(bootstrap_servers: str, dsn: str, port: int) -> None:
+def _write_addresses(bootstrap_servers: str, dsn: str, redis_url: str, port: int, projector_port: int) -> None:
     ENV.with_name("addresses").write_text(
         f"Kafka        {bootstrap_servers}\n"
         f"PostgreSQL   {dsn}\n"
+        f"Valkey       {redis_url}\n"
         f"Worker       http://{HOST}:{port}  (/healthz, /readyz, /metrics)\n"
+        f"Projector    http://{HOST}:{projector_port}\n"
         f"Logs         {LOGS}\n"
         "\n"
         f"Next:  source {shlex.quote(os.path.relpath(ENV, guard.ROOT))}  and then, for example,  cohort-sync status\n"

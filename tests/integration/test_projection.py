@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from deploy.local.sdk import Sdk, sdk
 from deploy.local.valkey import Valkey
 from stores.target import context_reference
-from tests.sdk import Sdk, sdk
 from tests.worker_process import Bench, CommandProcess, eventually, webhook
 
 

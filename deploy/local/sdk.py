@@ -51,7 +51,9 @@ def sdk(data: dict[str, Any], url: str, folder: Path, *, prefix: str) -> Iterato
     )
     client = LDClient(config)
     try:
-        assert client.is_initialized()
+        if not client.is_initialized():
+            message = "the SDK did not read its data file"
+            raise RuntimeError(message)
         yield Sdk(client)
     finally:
         client.close()  # type: ignore[no-untyped-call]
