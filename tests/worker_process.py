@@ -63,11 +63,8 @@ class CommandProcess:
         self._process.wait()
 
 
-class WorkerProcess(CommandProcess):
-    """One `cohort-sync run`."""
-
-    def __init__(self, config: Path, *arguments: str, log: Path, module: str = "worker") -> None:
-        super().__init__("run", *arguments, config=config, log=log, module=module)
+class ServiceProcess(CommandProcess):
+    """A command that goes on: it logs, and answers probes."""
 
     def events(self) -> list[dict[str, Any]]:
         """The log lines so far."""
@@ -90,6 +87,13 @@ class WorkerProcess(CommandProcess):
         started = await self.logged("http_server_started")
         async with httpx.AsyncClient() as client:
             return await client.get(f"http://127.0.0.1:{started['port']}{path}")
+
+
+class WorkerProcess(ServiceProcess):
+    """One `cohort-sync run`."""
+
+    def __init__(self, config: Path, *arguments: str, log: Path) -> None:
+        super().__init__("run", *arguments, config=config, log=log)
 
 
 class Bench:

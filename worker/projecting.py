@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, suppress
 
 import structlog
 
+from stores.errors import StoreRefusedError
 from stores.postgres.change_feed import ChangeFeed
 from stores.redis import RedisTarget
 from worker.backoff import until_available
@@ -22,8 +23,15 @@ log = structlog.get_logger(__name__)
 
 
 def target_of(projection: ProjectionSettings) -> RedisTarget:
-    """The target that the configuration names. It connects when it is first used."""
-    return RedisTarget(projection.redis_url(), prefix=projection.prefix)
+    """The target that the configuration names. It connects when it is first used. Raises `StoreRefusedError`."""
+    if projection.type == "dynamodb":
+        raise StoreRefusedError(f"projection {projection.name}: DynamoDB can't be filled yet, only Redis and Valkey")
+    try:
+        return RedisTarget(projection.redis_url(), prefix=projection.prefix)
+    except ValueError:  # its text may hold a password
+        raise StoreRefusedError(
+            f"projection {projection.name}: url should be that of a Redis, as in redis://127.0.0.1:6379/0"
+        ) from None
 
 
 def projection_of(settings: Settings, projection: ProjectionSettings) -> Projection:

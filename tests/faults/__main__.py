@@ -73,8 +73,9 @@ def show(report: Report) -> None:
     console.print(table)
     compared, before, after = report.compared, report.before, report.after
     console.print(
-        f"{compared.deltas:,} deltas of {compared.records:,} records checked: {compared.memberships:,} memberships and "
-        f"{compared.dead_letters:,} dead letters. [bold]{compared.lost} lost, {compared.wrong} wrong.[/]"
+        f"{compared.deltas:,} deltas of {compared.records:,} records checked: {compared.memberships:,} memberships, "
+        f"{compared.dead_letters:,} dead letters, and {compared.projected:,} members in Valkey. "
+        f"[bold]{compared.lost} lost, {compared.wrong} wrong.[/]"
     )
     console.print(
         f"A worker held {before.open_files} open files before and {after.open_files} after, "

@@ -15,7 +15,10 @@ import asyncpg
 from aiokafka import TopicPartition
 
 from stores.model import Position
-from tests.faults.deployment import TOPICS, deployed
+from stores.postgres.change_feed import ChangeFeed
+from stores.redis import RedisTarget
+from stores.target import Reference, context_reference
+from tests.faults.deployment import PROJECTION, TOPICS, deployed
 from tests.faults.faults import FAULTS
 from tests.faults.ground import Fault, Ground
 from tests.faults.oracle import Oracle, Stored
@@ -23,6 +26,8 @@ from tests.faults.publisher import Publisher
 from tests.faults.stream import HEADER, Meaning, Stream
 from tests.faults.topic_reader import Letter
 from tests.faults.workers import Resources
+from worker.health import Health
+from worker.projector import until_caught_up
 
 PUBLISH_PAUSE_S = 0.05
 PUBLISH_RECORDS = 10
@@ -48,6 +53,8 @@ class Compared(NamedTuple):
     deltas: int
     memberships: int
     dead_letters: int
+    projected: int
+    """Memberships that stand in Valkey."""
     lost: int
     """Memberships, or dead letters, that are not there."""
     wrong: int
@@ -98,7 +105,7 @@ class _Campaign:
 
     async def run(self) -> Report:
         workers = self._ground.workers
-        watching = asyncio.create_task(workers.watch())
+        watching = [asyncio.create_task(pods.watch()) for pods in (workers, self._ground.projectors)]
         publishing = asyncio.create_task(self._publish())
         try:
             await self._recovered()  # the start
@@ -112,12 +119,12 @@ class _Campaign:
             after = await workers.resources()
             compared = await self._compare()
         finally:
-            for task in (watching, publishing):
+            for task in (*watching, publishing):
                 task.cancel()
         for name, was, became, more in zip(Resources._fields, before, after, MAY_GROW, strict=True):
             if became > was + more:
                 self._problems.append(f"{name} grew from {was} to {became}")
-        problems = [*self._problems, *self._ground.wrong, *workers.complaints]
+        problems = [*self._problems, *self._ground.wrong, *workers.complaints, *self._ground.projectors.complaints]
         return Report(self._seed, self._outcomes, compared, problems, before, after, self._left_out)
 
     async def _break_things(self) -> None:
@@ -194,14 +201,36 @@ class _Campaign:
                 f"dead letters: lost {sorted(dead - letters)[:5]}, extra {sorted(letters - dead)[:5]}"
             )
         lost = [place for place in differing if place not in found]
+        missing, extra = await self._compare_projection(expected)
         return Compared(
             records=len(log),
             deltas=sum(len(meaning.said) for *_, meaning in log),
             memberships=len(expected),
             dead_letters=len(dead),
-            lost=len(lost) + len(dead - letters),
-            wrong=len(differing) - len(lost) + len(letters - dead),
+            projected=sum(stored.included for stored in expected.values()),
+            lost=len(lost) + len(dead - letters) + missing,
+            wrong=len(differing) - len(lost) + len(letters - dead) + extra,
         )
+
+    async def _compare_projection(self, expected: dict[tuple[str, str], Stored]) -> tuple[int, int]:
+        """How many references are missing in Valkey, and how many stand there and should not."""
+        try:
+            async with ChangeFeed(self._ground.postgres.dsn) as feed, asyncio.timeout(PATIENCE_S):
+                await until_caught_up(feed, Health(()), [PROJECTION])
+        except TimeoutError:
+            self._problems.append(f"the projection did not catch up within {PATIENCE_S:.0f} s")
+        wanted = {
+            Reference(segment, 1, context_reference(key))
+            for (segment, key), stored in expected.items()
+            if stored.included
+        }
+        async with RedisTarget(self._ground.valkey.url) as target:
+            found = {reference async for page in target.references() for reference in page}
+        if wanted != found:
+            self._problems.append(
+                f"projection: missing {sorted(wanted - found)[:5]}, extra {sorted(found - wanted)[:5]}"
+            )
+        return len(wanted - found), len(found - wanted)
 
     async def _compare_counts(self, sql: asyncpg.Connection, expected: dict[tuple[str, str], Stored]) -> None:
         counts = Counter(segment for (segment, _), stored in expected.items() if stored.included)

@@ -14,6 +14,7 @@ import asyncpg
 from aiokafka.errors import KafkaError
 
 from deploy.local.servers import Kafka, Postgres, ServerNotStartedError
+from deploy.local.valkey import Valkey
 from tests.faults.disk import Disk
 from tests.faults.proxy import Proxy
 from tests.faults.topic_reader import TopicReader
@@ -36,6 +37,8 @@ class Ground:
     kafka_proxy: Proxy
     postgres_proxy: Proxy
     workers: Workers
+    projectors: Workers
+    valkey: Valkey
     topics: TopicReader
     folder: Path
     random: random.Random
@@ -43,6 +46,7 @@ class Ground:
     """What a fault itself saw go wrong."""
     kafka_server: asyncio.Lock = field(default_factory=asyncio.Lock)
     postgres_server: asyncio.Lock = field(default_factory=asyncio.Lock)
+    valkey_server: asyncio.Lock = field(default_factory=asyncio.Lock)
     dead_letter_topic: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Two faults at a time, but not two that stop and start the same thing: whoever does takes its lock."""
 

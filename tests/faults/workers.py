@@ -13,11 +13,12 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.worker_process import WorkerProcess
+from tests.worker_process import ServiceProcess
 
 RESTART_S = 0.5
 GRACE_S = 60.0
 PROBE_S = 1.0
+STARTED = ("worker_started", "projectors_started")
 
 
 class Resources(NamedTuple):
@@ -31,8 +32,8 @@ class Resources(NamedTuple):
 class Pod:
     """One worker with its place in the deployment."""
 
-    def __init__(self, config: Path, log: Path) -> None:
-        self.process = WorkerProcess(config, log=log, module="tests.faults.blockable_worker")
+    def __init__(self, command: str, config: Path, log: Path) -> None:
+        self.process = ServiceProcess(command, config=config, log=log, module="tests.faults.blockable_worker")
         self.is_frozen = False
         self.is_replaced = False
 
@@ -46,9 +47,10 @@ class Pod:
 
 
 class Workers:
-    """So many workers of one group. What goes wrong with them is in `complaints`."""
+    """So many processes of one command. What goes wrong with them is in `complaints`."""
 
-    def __init__(self, config: Path, folder: Path, *, count: int) -> None:
+    def __init__(self, config: Path, folder: Path, *, count: int, command: str = "run") -> None:
+        self._command = command
         self.config, self._folder = config, folder
         self._number = 0
         self.complaints: list[str] = []
@@ -100,7 +102,7 @@ class Workers:
 
     def _start(self) -> Pod:
         self._number += 1
-        pod = Pod(self.config, self._folder / f"worker-{self._number}.log")
+        pod = Pod(self._command, self.config, self._folder / f"{self._command}-{self._number}.log")
         self._started.append(pod)
         return pod
 
@@ -109,7 +111,7 @@ class Workers:
         pod.process.send(signum)
         status = await pod.process.wait(GRACE_S + 10)
         took_s = time.monotonic() - started
-        is_young = not any(line.get("event") == "worker_started" for line in pod.process.events())
+        is_young = not any(line.get("event") in STARTED for line in pod.process.events())
         if signum is signal.SIGTERM and (took_s > GRACE_S or (status and not is_young)):
             self.complaints.append(f"{pod.process.log_file.name}: SIGTERM gave {status} after {took_s:.0f} s")
 

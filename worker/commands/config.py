@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import click
@@ -16,7 +17,8 @@ from stores.errors import StoreError
 from stores.postgres.migrating import missing_migrations
 from worker.commands.frame import FAILED, OK, json_option, with_address, with_settings
 from worker.commands.output import print_json, print_line, print_table
-from worker.settings import Settings
+from worker.projecting import target_of
+from worker.settings import ProjectionSettings, Settings
 
 
 class Finding(NamedTuple):
@@ -84,8 +86,19 @@ def show(settings: Settings, *, as_json: bool) -> None:
 
 
 async def _look_at_all(settings: Settings) -> list[Finding]:
-    postgres, kafka = await asyncio.gather(_postgres(settings), _kafka(settings))
-    return [Finding("configuration"), *postgres, *kafka]
+    projections = [_projection(projection) for projection in settings.projections]
+    found = await asyncio.gather(_postgres(settings), _kafka(settings), *projections)
+    return [Finding("configuration"), *chain.from_iterable(found)]
+
+
+async def _projection(projection: ProjectionSettings) -> list[Finding]:
+    what = f"projection {projection.name}"
+    try:
+        async with target_of(projection) as target:
+            await target.marker()
+    except StoreError as exc:
+        return [Finding(what, str(exc))]
+    return [Finding(what)]
 
 
 async def _postgres(settings: Settings) -> list[Finding]:
