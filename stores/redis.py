@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
+from uuid import uuid4
 
+import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import NoPermissionError, RedisError, WatchError
 
 from stores.errors import StoreUnavailableError
 from stores.target import Change, Reference, TargetDamagedError, context_reference, segment_reference
+
+log = structlog.get_logger(__name__)
 
 DEFAULT_PREFIX = "launchdarkly"
 """The SDKs' own."""
@@ -40,13 +44,20 @@ class RedisTarget:
         self._marker = f"cohort_sync_marker:{{{self._synchronized_on}}}"
         if "{" in prefix:
             self._marker = f"{self._synchronized_on}:cohort_sync_marker"
+        self._url = url
+        self._abandoned: dict[str, Redis] = {}
+        """By the names of their connections, the clients that may have sent what was never acknowledged."""
+        self._open()
+
+    def _open(self) -> None:
+        self._name = f"cohort-sync-{uuid4()}"
         self._client: Redis = Redis.from_url(
-            url,
+            self._url,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=ANSWER_TIMEOUT_S,
             health_check_interval=HEALTH_CHECK_S,
             retry=Retry(NoBackoff(), 0),  # the projector tries again, from its cursor
-            client_name="cohort-sync",
+            client_name=self._name,
             max_connections=2,
         )
 
@@ -54,12 +65,35 @@ class RedisTarget:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._client.aclose()
+        for client in (self._client, *self._abandoned.values()):
+            with suppress(RedisError, OSError):
+                await client.aclose()
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """See `Target.apply`. A set whose last member leaves goes by itself."""
         for start in range(0, len(changes), CHUNK_CHANGES):
             await self._apply(changes[start : start + CHUNK_CHANGES])
+
+    async def settle(self) -> None:
+        """See `Target.settle`. The server is told to end our old connections, so that it reads no more from them.
+
+        What a frozen server, or a network that comes back, still has of ours would otherwise be done after what we sent
+        later on another connection.
+        """
+        if not self._abandoned:
+            return
+        with _errors():
+            for client in self._abandoned.values():
+                with suppress(RedisError, OSError):
+                    await client.aclose()
+            try:
+                for each in await self._client.client_list():
+                    if each["name"] in self._abandoned:
+                        await self._client.client_kill_filter(_id=each["id"])
+            except NoPermissionError:
+                # Without the right to do so: the answer came after what the server had read of the old ones.
+                log.warning("redis_connections_not_ended", needs="CLIENT LIST, CLIENT KILL")
+        self._abandoned.clear()
 
     async def marker(self) -> str | None:
         """See `Target.marker`."""
@@ -128,10 +162,15 @@ class RedisTarget:
     async def _pipelined(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         if not commands:
             return []
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            return await pipeline.execute(raise_on_error=False)
+        try:
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return await pipeline.execute(raise_on_error=False)
+        except BaseException:
+            self._abandoned[self._name] = self._client
+            self._open()
+            raise
 
     async def _apply(self, changes: Sequence[Change]) -> None:
         with _errors():

@@ -31,6 +31,10 @@ class Target(Protocol):
         """Makes these memberships so, in their order. Raises `TargetDamagedError`."""
         ...
 
+    async def settle(self) -> None:
+        """Returns when nothing can arrive any more of what was sent before and was not acknowledged."""
+        ...
+
     async def marker(self) -> str | None:
         """What `mark` left; None where the target was never marked, or was emptied since."""
         ...

@@ -86,9 +86,11 @@ class Projector:
     async def _settle_doubt(self) -> None:
         """One that froze while it wrote may have put old state over what another has written since: mended by that one.
 
-        Where nobody has led since, there is nothing to mend: the cursor was not moved.
+        Where nobody has led since, there is nothing to mend: the cursor was not moved. But what was sent and not
+        acknowledged must not arrive after what will be sent.
         """
         if self._unsure is not None:
+            await self._target.settle()
             await self._feed.rewind(self._projection.name, *self._unsure)
             self._unsure = None
 

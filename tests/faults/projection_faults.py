@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from stores.postgres.change_feed import LEASE_S
+from stores.redis import ANSWER_TIMEOUT_S
 from tests.faults.ground import Ground, fault, hold
 
 
@@ -46,9 +47,10 @@ async def valkey_killed(ground: Ground) -> None:
 
 @fault
 async def valkey_frozen(ground: Ground) -> None:
-    """Its connections stay open, and nothing answers."""
+    """Its connections stay open, and nothing answers for so long that we send it all again on another one."""
     async with ground.valkey_server:
         ground.valkey.suspend()
+        await asyncio.sleep(ANSWER_TIMEOUT_S)
         await hold(ground)
         ground.valkey.resume()
 

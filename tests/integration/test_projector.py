@@ -19,7 +19,7 @@ from stores.errors import StoreError
 from stores.postgres.change_feed import ChangeFeed, Cursor
 from stores.postgres.writing import PostgresStore
 from stores.redis import RedisTarget
-from stores.target import context_reference
+from stores.target import Change, context_reference
 from tests.builders import a_group, a_version
 from tests.worker_process import eventually
 from worker.audit import Audit, Difference, Fault
@@ -258,6 +258,26 @@ async def test_a_target_that_froze_is_waited_for(alone: Ground) -> None:
     await alone.caught_up()
 
     assert await alone.members() == refs("a", "b")
+
+
+async def test_what_was_sent_to_a_frozen_target_does_not_arrive_after_what_is_sent_later(alone: Ground) -> None:
+    async with alone.target() as target:
+        await target.apply([Change("beta", 1, "a", included=True)])
+        alone.valkey.suspend()
+        sending = asyncio.create_task(target.apply([Change("beta", 1, "a", included=False)]))
+        await asyncio.sleep(0.2)
+        sending.cancel()
+        with suppress(asyncio.CancelledError):
+            await sending
+        alone.valkey.resume()
+
+        await target.settle()
+        await target.apply([Change("beta", 1, "a", included=True)])
+        await asyncio.sleep(0.2)
+
+        assert await alone.members("beta") == refs("a")
+        ours = [each for each in await alone.redis.client_list() if each["name"].startswith("cohort-sync")]
+        assert len(ours) == 1
 
 
 async def test_one_leads_and_another_takes_over_when_it_is_gone(ground: Ground) -> None:
