@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import partial
 
 from worker.process_metrics import ProcessMetrics
 
@@ -11,14 +13,17 @@ from worker.process_metrics import ProcessMetrics
 class ProjectionMetrics(ProcessMetrics):
     """What the projectors of this process report, from 0 on for each of them."""
 
-    def __init__(self, projections: Iterable[str]) -> None:
+    def __init__(self, projections: Iterable[str], *, clock: Callable[[], float] = time.time) -> None:
         super().__init__()
+        self._clock = clock
+        self._caught_up_s: dict[str, float | None] = {}
         self.projection_applied_total = self._counter(
             "projection_applied", "Memberships that were put into the target, as they were.", "projection"
         )
         self.projection_cursor_lag_seconds = self._gauge(
             "projection_cursor_lag_seconds",
-            "For so long the end of the change feed was not reached. A rise: the target is slow, or away.",
+            "So long ago the end of the change feed was reached; NaN where another process leads. A rise: the target is "
+            "slow, or away.",
             "projection",
         )
         self.projection_synchronized_on_timestamp_seconds = self._gauge(
@@ -28,6 +33,13 @@ class ProjectionMetrics(ProcessMetrics):
         )
         for name in projections:
             self.projection_applied_total.labels(name)
+            self.projection_cursor_lag_seconds.labels(name).set_function(partial(self._cursor_lag_s, name))
+
+    def leads(self, projection: str, *, leads: bool) -> None:
+        """Whether this process leads the projection from now on."""
+        # One that leads anew, since the target failed, is as far behind as before.
+        known = self._caught_up_s.get(projection)
+        self._caught_up_s[projection] = (self._clock() if known is None else known) if leads else None
 
     def applied(self, projection: str, changes: int) -> None:
         """So many changes were acknowledged by the target."""
@@ -38,6 +50,11 @@ class ProjectionMetrics(ProcessMetrics):
     ) -> None:
         """What the target and `status` were told."""
         if caught_up_at is not None:
-            self.projection_cursor_lag_seconds.labels(projection).set((now - caught_up_at).total_seconds())
+            self._caught_up_s[projection] = self._clock() - (now - caught_up_at).total_seconds()
         if synchronized_on is not None:
             self.projection_synchronized_on_timestamp_seconds.labels(projection).set(synchronized_on.timestamp())
+
+    def _cursor_lag_s(self, projection: str) -> float:
+        """Counted on while nothing can be told, which is when it matters."""
+        caught_up_s = self._caught_up_s.get(projection)
+        return float("nan") if caught_up_s is None else self._clock() - caught_up_s

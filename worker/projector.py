@@ -68,6 +68,7 @@ class Projector:
             try:
                 await self._settle_doubt()
                 async with self._feed.leading(name) as lead:
+                    self._metrics.leads(name, leads=lead is not None)
                     if lead is not None:
                         log.info("projection_led", projection=name, epoch=lead.epoch)
                         await self._lead(lead)

@@ -78,7 +78,7 @@ def show(report: Report) -> None:
         f"[bold]{compared.lost} lost, {compared.wrong} wrong.[/]"
     )
     console.print(
-        f"A worker held {before.open_files} open files before and {after.open_files} after, "
+        f"A process held {before.open_files} open files before and {after.open_files} after, "
         f"{before.tasks} and {after.tasks} tasks, "
         f"{before.memory_bytes / MIB:.0f} and {after.memory_bytes / MIB:.0f} MiB."
     )

@@ -109,14 +109,14 @@ class _Campaign:
         publishing = asyncio.create_task(self._publish())
         try:
             await self._recovered()  # the start
-            before = await workers.resources()
+            before = await self._resources()
             await self._break_things()
             publishing.cancel()
             with suppress(asyncio.CancelledError):
                 await publishing
             if await self._recovered() is None:
                 self._problems.append(f"not settled after {PATIENCE_S:.0f} s")
-            after = await workers.resources()
+            after = await self._resources()
             compared = await self._compare()
         finally:
             for task in (*watching, publishing):
@@ -126,6 +126,11 @@ class _Campaign:
                 self._problems.append(f"{name} grew from {was} to {became}")
         problems = [*self._problems, *self._ground.wrong, *workers.complaints, *self._ground.projectors.complaints]
         return Report(self._seed, self._outcomes, compared, problems, before, after, self._left_out)
+
+    async def _resources(self) -> Resources:
+        """The most that any of the processes holds now."""
+        held = [await pods.resources() for pods in (self._ground.workers, self._ground.projectors)]
+        return Resources(*map(max, zip(*held, strict=True)))
 
     async def _break_things(self) -> None:
         """A shuffled round of all faults, again and again; one of four comes with another at the same time."""

@@ -44,13 +44,14 @@ async def deployed(folder: Path, randomness: random.Random, *, breakable: bool =
         await create_topics(kafka.bootstrap_servers, TOPICS.partitions() | {DEAD_LETTERS: 1})
         await migrate(postgres.dsn)
         kafka_proxy = await stack.enter_async_context(Proxy(kafka.proxied_port, kafka.behind_proxy_port))
-        (postgres_port,) = free_ports(1)
+        postgres_port, valkey_port = free_ports(2)
         postgres_proxy = await stack.enter_async_context(Proxy(postgres_port, postgres.port))
+        valkey_proxy = await stack.enter_async_context(Proxy(valkey_port, valkey.port))
         config = folder / "cohort-sync.yaml"
         settings = _settings(kafka.bootstrap_servers, postgres.dsn, valkey.url)
         if breakable:
             dsn = postgres.dsn.replace(f":{postgres.port}/", f":{postgres_port}/")
-            settings = _settings(f"{HOST}:{kafka.proxied_port}", dsn, valkey.url)
+            settings = _settings(f"{HOST}:{kafka.proxied_port}", dsn, f"redis://{HOST}:{valkey_port}/0")
         config.write_text(yaml.safe_dump(settings))
         workers = Workers(config, folder, count=WORKERS)
         stack.callback(workers.kill_all)
@@ -66,6 +67,7 @@ async def deployed(folder: Path, randomness: random.Random, *, breakable: bool =
             postgres_disk=postgres_disk,
             kafka_proxy=kafka_proxy,
             postgres_proxy=postgres_proxy,
+            valkey_proxy=valkey_proxy,
             workers=workers,
             projectors=projectors,
             valkey=valkey,

@@ -36,6 +36,7 @@ class Ground:
     postgres_disk: Disk
     kafka_proxy: Proxy
     postgres_proxy: Proxy
+    valkey_proxy: Proxy
     workers: Workers
     projectors: Workers
     valkey: Valkey

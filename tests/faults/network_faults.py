@@ -34,13 +34,25 @@ async def network_to_kafka_held(ground: Ground) -> None:
 
 
 @fault
+async def network_to_valkey_cut(ground: Ground) -> None:
+    """Likewise."""
+    await _proxied(ground, ground.valkey_proxy, Proxy.cut)
+
+
+@fault
+async def network_to_valkey_held(ground: Ground) -> None:
+    """Likewise."""
+    await _proxied(ground, ground.valkey_proxy, Proxy.hold)
+
+
+@fault
 async def network_slow(ground: Ground) -> None:
-    """Each piece takes a tenth of a second more, both ways, on both."""
-    both = (ground.kafka_proxy, ground.postgres_proxy)
-    for proxy in both:
+    """Each piece takes a tenth of a second more, both ways, everywhere."""
+    proxies = (ground.kafka_proxy, ground.postgres_proxy, ground.valkey_proxy)
+    for proxy in proxies:
         proxy.delay_s = 0.1
     await hold(ground)
-    for proxy in both:
+    for proxy in proxies:
         proxy.heal()
 
 
@@ -50,6 +62,7 @@ async def connections_reset(ground: Ground) -> None:
     for _ in range(5):
         ground.kafka_proxy.reset()
         ground.postgres_proxy.reset()
+        ground.valkey_proxy.reset()
         await asyncio.sleep(ground.random.uniform(0.1, 1))
 
 
