@@ -22,8 +22,8 @@ class ProjectionMetrics(ProcessMetrics):
         )
         self.projection_cursor_lag_seconds = self._gauge(
             "projection_cursor_lag_seconds",
-            "So long ago the end of the change feed was reached; NaN where another process leads. A rise: the target is "
-            "slow, or away.",
+            "How long ago the end of the change feed was reached; NaN where others lead. A rise: the target "
+            "is slow, or away.",
             "projection",
         )
         self.projection_synchronized_on_timestamp_seconds = self._gauge(
