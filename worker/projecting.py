@@ -21,6 +21,8 @@ from worker.watchdog import Watchdog, measure_loop_lag
 
 log = structlog.get_logger(__name__)
 
+LIFE_SIGN_S = 1.0
+
 
 def target_of(projection: ProjectionSettings) -> RedisTarget:
     """The target that the configuration names. It connects when it is first used. Raises `StoreRefusedError`."""
@@ -72,8 +74,19 @@ async def _work(
     log.info("projectors_started", projections=len(projectors))
     async with asyncio.TaskGroup() as tasks:
         beside = [tasks.create_task(measure_loop_lag(metrics), name="loop-lag")]
+        beside.append(tasks.create_task(_show_life(health), name="life"))
         beside += [tasks.create_task(projector.run()) for projector in projectors]
         if until is not None:
             await until_caught_up(feed, health, until)
             for task in beside:
                 task.cancel()
+
+
+async def _show_life(health: Health) -> None:
+    """A projector that waits for its turn, or for its target, is as alive as one that works.
+
+    All that it waits for has a timeout, so the loop's coming round is the progress that there is to tell.
+    """
+    while True:
+        health.progress()
+        await asyncio.sleep(LIFE_SIGN_S)

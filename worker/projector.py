@@ -98,7 +98,6 @@ class Projector:
     async def _lead(self, lead: Lead) -> None:
         progress = _Progress()
         while True:
-            self._health.progress()
             if progress.is_time_to_tell():
                 if await self._target.marker() != lead.marker:
                     await self._begin_anew(lead)

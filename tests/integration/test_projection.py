@@ -7,6 +7,8 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from redis.asyncio import Redis
 from deploy.local.sdk import Sdk, sdk
 from deploy.local.valkey import Valkey
 from stores.target import context_reference
-from tests.worker_process import Bench, CommandProcess, eventually, webhook
+from tests.worker_process import Bench, CommandProcess, ServiceProcess, eventually, webhook
 
 
 class Projected:
@@ -141,3 +143,33 @@ async def test_the_sdk_calls_the_store_healthy_while_a_worker_and_a_projector_ru
             return await asyncio.to_thread(app.status_of, "amplitude-beta", "in") == "HEALTHY"
 
         await eventually(healthy)
+
+
+async def test_a_projector_that_waits_for_its_turn_or_its_target_stays_alive(
+    projected: Projected, tmp_path: Path
+) -> None:
+    bench = projected.bench
+    with Valkey(tmp_path / "own").start() as own:
+        bench.settings["projections"][0]["url"] = own.url
+        log = bench.folder / "projector-alive.log"
+        process = ServiceProcess("project", config=bench.config, log=log)
+        try:
+
+            async def ready() -> bool:
+                return (await process.get("/readyz")).status_code == HTTPStatus.OK
+
+            await eventually(ready)
+            own.stop()
+
+            async def unready() -> bool:
+                return not await ready()
+
+            await eventually(unready)
+            alive = (await process.get("/healthz")).json()
+            await asyncio.sleep(3)
+            later = (await process.get("/healthz")).json()
+        finally:
+            process.kill()
+
+    assert alive["live"]
+    assert later["seconds_since_progress"] < 2
