@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from consumers.record import TopicPartition
 
@@ -88,4 +89,15 @@ async def all_partitions(connection: KafkaConnection) -> dict[str, list[TopicPar
     return {
         topic["topic"]: sorted(TopicPartition(topic["topic"], each["partition"]) for each in topic["partitions"])
         for topic in described
+    }
+
+
+async def topic_settings(connection: KafkaConnection, topics: Collection[str]) -> dict[str, dict[str, str]]:
+    """Of each topic, its settings as Kafka names them, the broker's defaults included."""
+    async with admin_client(connection) as admin:
+        responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics])
+    return {
+        topic: {name: value for name, value, *_ in entries}
+        for response in responses
+        for _error, _message, _kind, topic, entries in response.resources
     }

@@ -17,10 +17,9 @@ from typing import Self
 import msgspec
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from consumers.connection import KafkaConnection, admin_client, any_key, key_as_it_was
+from consumers.connection import KafkaConnection, any_key, key_as_it_was, topic_settings
 from consumers.errors import KafkaUnavailableError, Reason
 from consumers.record import Origin, Record, origin_of
 
@@ -128,14 +127,8 @@ class DeadLetterProducer:
         return self._producer
 
     async def _ask_topic_limit(self) -> int:
-        async with admin_client(self._connection) as admin:
-            responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, self._topic)])
-        for response in responses:
-            for _error, _message, _kind, _name, entries in response.resources:
-                for name, value, *_ in entries:
-                    if name == "max.message.bytes":
-                        return int(value)
-        return DEFAULT_TOPIC_LIMIT_BYTES
+        settings = await topic_settings(self._connection, [self._topic])
+        return int(settings[self._topic].get("max.message.bytes", DEFAULT_TOPIC_LIMIT_BYTES))
 
     def _fitted(self, letter: DeadLetter) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]:
         """Key, value and headers; what does not fit the topic is cut, with what it was said beside it."""

@@ -6,15 +6,16 @@ Nothing here joins the consumer group, so looking never causes a rebalance.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as ClientTopicPartition
 from aiokafka.errors import KafkaError
 
-from consumers.connection import KafkaConnection, admin_client, all_partitions, any_key, key_as_it_was
+from consumers.connection import KafkaConnection, admin_client, all_partitions, any_key, key_as_it_was, topic_settings
 from consumers.errors import KafkaUnavailableError
 from consumers.feeds import Feed
 from consumers.record import Record, TopicPartition
@@ -38,6 +39,15 @@ class PartitionLag(msgspec.Struct, frozen=True, kw_only=True):
     def records(self) -> int:
         """How many records wait."""
         return max(0, self.end_offset - self.committed_offset)
+
+
+class Retention(NamedTuple):
+    """For how long a topic keeps what arrives."""
+
+    topic: str
+    cleanup_policy: str
+    at_most_ms: int | None
+    """From a record's arrival until it is gone at the latest; None where nothing says that it ever is."""
 
 
 class KafkaInspector:
@@ -78,6 +88,13 @@ class KafkaInspector:
                 )
             )
         return lags
+
+    async def retention(self, topics: Collection[str]) -> list[Retention]:
+        """For how long each of these topics keeps its records, by name. Those that don't exist are left out."""
+        known = sorted(set(topics) & await self.topics())
+        async with _within(READ_TIMEOUT_S):
+            settings = await topic_settings(self._connection, known)
+        return [_retention(topic, settings[topic]) for topic in known]
 
     async def record(self, tp: TopicPartition, offset: int) -> Record | None:
         """The record at this offset, or the next one that the topic still holds; None behind the end."""
@@ -129,6 +146,14 @@ class KafkaInspector:
         async with admin_client(self._connection) as admin:
             offsets = await admin.list_consumer_group_offsets(group_id)
         return {tp: found.offset for tp, found in offsets.items()}
+
+
+def _retention(topic: str, settings: Mapping[str, str]) -> Retention:
+    # A record goes with its whole log segment: the retention counts from the newest record in it, and the segment takes
+    # in records for `segment.ms`. Compaction alone never removes the last record of a key.
+    policy, retention_ms = settings.get("cleanup.policy", ""), int(settings.get("retention.ms", -1))
+    is_kept = "delete" not in policy or retention_ms < 0
+    return Retention(topic, policy, None if is_kept else retention_ms + int(settings.get("segment.ms", 0)))
 
 
 @asynccontextmanager

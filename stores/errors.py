@@ -18,6 +18,7 @@ class StoreUnavailableError(StoreError):
 
     def __init__(self, store: str, cause: str) -> None:
         super().__init__(f"{store} is not available: {cause}")
+        self.store = store
         self.cause = cause
 
 

@@ -151,6 +151,8 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     tags: list[str]
     generation: int
+    other_generation: int | None
+    """Held by the projections beside it: the next one while it is filled, or the one before until it is swept."""
     included_count: int
     created_at: datetime
     last_change_at: datetime | None

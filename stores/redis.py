@@ -39,6 +39,7 @@ class RedisTarget:
     def __init__(self, url: str, *, prefix: str | None = None) -> None:
         prefix = prefix or DEFAULT_PREFIX
         self._included = f"{prefix}:big_segment_include:"
+        self._excluded = f"{prefix}:big_segment_exclude:"
         self._synchronized_on = f"{prefix}:big_segments_synchronized_on"
         # In a cluster on the same node as the key above, so that one transaction may span the two.
         self._marker = f"cohort_sync_marker:{{{self._synchronized_on}}}"
@@ -154,6 +155,16 @@ class RedisTarget:
             for answer in await self._pipelined([self._command("SREM", each) for each in references]):
                 if isinstance(answer, RedisError):
                     raise answer
+
+    async def forget(self, context: str) -> int:
+        """See `AuditableTarget.forget`. What others excluded by hand goes too."""
+        with _errors():
+            keys = (self._included + context, self._excluded + context)
+            counts = await self._pipelined([("SCARD", key) for key in keys])
+            for answer in await self._pipelined([("UNLINK", key) for key in keys]):
+                if isinstance(answer, RedisError):
+                    raise answer
+        return sum(count for count in counts if isinstance(count, int))
 
     def _command(self, name: str, reference: Reference) -> tuple[str, str, str]:
         key = self._included + reference.context

@@ -71,6 +71,10 @@ class AuditableTarget(Target, Protocol):
         """Takes these out."""
         ...
 
+    async def forget(self, context: str) -> int:
+        """Takes out all that stands there of a context, as `context_reference` names it. Returns how much it was."""
+        ...
+
 
 def segment_reference(segment: str, generation: int) -> str:
     """How SDKs name a generation of a segment. Source: `_make_big_segment_ref` of the Python SDK."""

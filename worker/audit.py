@@ -105,13 +105,13 @@ class Audit:
 
 def _is_expected(reference: Reference, place: Place | None, expected: Mapping[Place, Expected]) -> bool:
     found = expected.get(place) if place is not None else None
-    return found is not None and found.included and found.generation == reference.generation
+    return found is not None and found.included and reference.generation in found.generations
 
 
 def _is_ours(reference: Reference, place: Place | None, expected: Mapping[Place, Expected]) -> bool:
-    """A leaver of the generation that is in use: applied again, it goes. An old generation never would."""
+    """A leaver of a generation that is kept: applied again, it goes. Another generation never would."""
     found = expected.get(place) if place is not None else None
-    return found is not None and found.is_known and found.generation == reference.generation
+    return found is not None and found.is_known and reference.generation in found.generations
 
 
 def _place(reference: Reference) -> Place | None:

@@ -34,6 +34,10 @@ class LeadLostError(StoreError):
     """Somebody else leads, or may do so by now."""
 
 
+class GenerationKeptError(StoreError):
+    """A generation is still kept from before, so there is no room for another one beside it."""
+
+
 class Cursor(NamedTuple):
     """A place in the change feed: everything up to it is applied."""
 
@@ -65,7 +69,8 @@ class Expected(NamedTuple):
     """What should stand at a place."""
 
     included: bool
-    generation: int
+    generations: frozenset[int]
+    """In all of these: the one that SDKs should ask for, and one that is kept beside it."""
     is_known: bool
     """Whether the context was ever named for the segment."""
 
@@ -200,9 +205,10 @@ class ChangeFeed:
         async with self.session() as session:
             rows = await session.fetch(query("read_changes"), *after, PAGE_ROWS)
         changes = [
-            Change(row["segment"], row["generation"], row["context_key"], row["included"])
+            Change(row["segment"], generation, row["context_key"], row["included"])
             for row in rows
             if row["environment"] == environment
+            for generation in _generations(row)
         ]
         cursor = Cursor(rows[-1]["xid"], rows[-1]["segment_id"], rows[-1]["context_hash"]) if rows else after
         return Page(changes, cursor, len(rows) < PAGE_ROWS)
@@ -223,12 +229,35 @@ class ChangeFeed:
             await session.execute(query("set_generation"), segment_id, generation)
             await session.execute(query("apply_again"), list(names))
 
+    async def begin_generation(self, environment: str, names: Sequence[str]) -> None:
+        """From now on these projections hold the next generation of every segment too, once all is applied again.
+
+        Where that had begun before, it goes on. Raises `GenerationKeptError`.
+        """
+        async with self.session() as session, session.transaction():
+            if await session.fetchval(query("count_old_generations"), environment):
+                raise GenerationKeptError
+            await session.execute(query("begin_generation"), environment)
+            await session.execute(query("apply_again"), list(names))
+
+    async def finish_generation(self, environment: str) -> None:
+        """The next generation becomes the one that SDKs should ask for; the one before is kept beside it."""
+        async with self.session() as session:
+            await session.execute(query("finish_generation"), environment)
+
+    async def forget_generation(self, environment: str) -> None:
+        """Nothing is kept any more beside the generation that SDKs should ask for."""
+        async with self.session() as session:
+            await session.execute(query("forget_generation"), environment)
+
     async def expected(self, environment: str, places: Sequence[Place]) -> dict[Place, Expected]:
         """What should stand in a target of these; what is in no segment that is known here is left out."""
         async with self.session() as session:
             rows = await session.fetch(query("find_memberships"), environment, *_columns(places))
         return {
-            Place(row["segment"], row["context_hash"]): Expected(row["included"], row["generation"], row["is_known"])
+            Place(row["segment"], row["context_hash"]): Expected(
+                row["included"], frozenset(_generations(row)), row["is_known"]
+            )
             for row in rows
         }
 
@@ -244,9 +273,10 @@ class ChangeFeed:
             yield [
                 (
                     Place(row["segment"], row["context_hash"]),
-                    Change(row["segment"], row["generation"], row["context_key"], included=True),
+                    Change(row["segment"], generation, row["context_key"], included=True),
                 )
                 for row in rows
+                for generation in _generations(row)
             ]
 
     async def touch(self, environment: str, places: Sequence[Place]) -> None:
@@ -263,6 +293,11 @@ class ChangeFeed:
         """Whether every transaction before this one is in the target."""
         async with self.session() as session:
             return bool(await session.fetchval(query("is_applied"), name, str(next_xid)))
+
+
+def _generations(row: asyncpg.Record) -> list[int]:
+    """Of the segment, those that targets hold."""
+    return [generation for generation in (row["generation"], row["other_generation"]) if generation is not None]
 
 
 def _columns(places: Sequence[Place]) -> tuple[list[str], list[UUID]]:

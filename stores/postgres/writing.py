@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -217,13 +218,17 @@ async def _write(
     segment_ids = list({segment_id for segment_id, _ in deltas})
     async with session.transaction():
         staged = await session.copy_to_table("stage", source=_chunks(rows), columns=COLUMNS, format="binary")
-        if await session.fetchval(query("any_cleared"), segment_ids):
+        exceptions = await session.fetchrow(query("find_exceptions"), segment_ids)
+        stale: Counter[int] = Counter()
+        if exceptions["erased"]:
+            stale.update(dict(await session.fetch(query("drop_erased"))))
+        if exceptions["cleared"]:
             await session.execute(query("cover_cleared"), segment_ids)
         stored = await session.execute(merge_statement)
         await session.execute(query("count_flips"))
-        if _rows_of(stored) == _rows_of(staged):
-            return Applied(stale={})
-        return Applied(stale=dict(await session.fetch(query("count_stale"))))
+        if _rows_of(stored) + stale.total() < _rows_of(staged):
+            stale.update(dict(await session.fetch(query("count_stale"))))
+        return Applied(stale)
 
 
 def _rows_of(status: str) -> int:

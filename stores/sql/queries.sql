@@ -12,15 +12,24 @@ CREATE TEMPORARY TABLE IF NOT EXISTS stage (
     covered      bool   NOT NULL DEFAULT false
 ) ON COMMIT DELETE ROWS;
 
--- name: any_cleared
--- Nearly always there is none, and the next statement needs no run over the stage.
+-- name: find_exceptions
+-- Nearly always there are none, and the next two statements need no run over the stage. COPY gave this transaction its
+-- xid before this reads: who clears or erases, and can't be seen here, knows that it must wait for us.
 SELECT EXISTS (
     SELECT FROM segment WHERE id = ANY ($1::int[]) AND cleared_event_time > '-9223372036854775808'::bigint
-);
+) AS cleared, EXISTS (SELECT FROM erasure) AS erased;
+
+-- name: drop_erased
+-- Whoever was erased stays out, whatever says otherwise.
+WITH dropped AS (
+    DELETE FROM stage USING erasure_salt, erasure
+    WHERE erasure.salted_hash = sha256(salt || uuid_send(stage.context_hash))
+    RETURNING segment_id
+)
+SELECT segment_id, count(*) FROM dropped GROUP BY segment_id;
 
 -- name: cover_cleared
--- What is older than its segment's clearing is out on arrival. COPY gave this transaction its xid before this reads
--- `segment`, so a clearing that this statement can't see knows that it must wait for us before it sweeps.
+-- What is older than its segment's clearing is out on arrival.
 UPDATE stage SET included = false, covered = true
 FROM segment
 WHERE segment.id = stage.segment_id AND stage.included
@@ -266,7 +275,7 @@ SELECT count(*) FROM segment;
 -- name: list_segments
 -- Of one environment or of all ($1 null); all of them or those of one key ($2).
 SELECT segment.id, environment.key AS environment, segment.key, context_kind, integration, cohort_id, cohort_name,
-       cohort_url, name, description, tags, generation, included_count, created_at, last_change_at
+       cohort_url, name, description, tags, generation, other_generation, included_count, created_at, last_change_at
 FROM segment JOIN environment ON environment.id = segment.environment_id
 WHERE ($1::text IS NULL OR environment.key = $1) AND ($2::text IS NULL OR segment.key = $2)
 ORDER BY environment.key, segment.key;
@@ -318,7 +327,7 @@ WITH page AS MATERIALIZED (
     LIMIT $4
 )
 SELECT page.change_xid::text AS xid, page.segment_id, page.context_hash, page.context_key, page.included,
-       segment.key AS segment, segment.generation, environment.key AS environment
+       segment.key AS segment, segment.generation, segment.other_generation, environment.key AS environment
 FROM page JOIN segment ON segment.id = page.segment_id JOIN environment ON environment.id = segment.environment_id
 ORDER BY page.change_xid, page.segment_id, page.context_hash;
 
@@ -358,12 +367,29 @@ SET epoch = epoch + 1, cursor_xid = DEFAULT, cursor_segment_id = DEFAULT, cursor
 WHERE name = ANY ($1::text[]);
 
 -- name: set_generation
-UPDATE segment SET generation = $2 WHERE id = $1;
+UPDATE segment SET generation = $2, other_generation = NULL WHERE id = $1;
+
+-- name: count_old_generations
+SELECT count(*) FROM segment JOIN environment ON environment.id = environment_id
+WHERE environment.key = $1 AND other_generation < generation;
+
+-- name: begin_generation
+UPDATE segment SET other_generation = generation + 1
+FROM environment WHERE environment.id = environment_id AND environment.key = $1 AND other_generation IS NULL;
+
+-- name: finish_generation
+-- Only where it is filled: a segment that came meanwhile has no other.
+UPDATE segment SET generation = other_generation, other_generation = generation
+FROM environment WHERE environment.id = environment_id AND environment.key = $1 AND other_generation > generation;
+
+-- name: forget_generation
+UPDATE segment SET other_generation = NULL
+FROM environment WHERE environment.id = environment_id AND environment.key = $1 AND other_generation IS NOT NULL;
 
 -- name: find_memberships
 -- Of contexts by segment key and hash, in one environment: what should stand in a target.
-SELECT asked.segment, asked.context_hash, segment.generation, coalesce(m.included, false) AS included,
-       m.segment_id IS NOT NULL AS is_known
+SELECT asked.segment, asked.context_hash, segment.generation, segment.other_generation,
+       coalesce(m.included, false) AS included, m.segment_id IS NOT NULL AS is_known
 FROM unnest($2::text[], $3::uuid[]) AS asked (segment, context_hash)
 JOIN environment ON environment.key = $1
 JOIN segment ON segment.environment_id = environment.id AND segment.key = asked.segment
@@ -371,7 +397,8 @@ LEFT JOIN membership AS m ON m.segment_id = segment.id AND m.context_hash = aske
 
 -- name: read_members
 -- A page of everybody who is in a segment of this environment, in the order of the primary key.
-SELECT m.segment_id, m.context_hash, m.context_key, segment.key AS segment, segment.generation
+SELECT m.segment_id, m.context_hash, m.context_key, segment.key AS segment, segment.generation,
+       segment.other_generation
 FROM membership AS m JOIN segment ON segment.id = m.segment_id JOIN environment ON environment.id = environment_id
 WHERE environment.key = $1 AND (m.segment_id, m.context_hash) > ($2::int, $3::uuid) AND m.included
 ORDER BY m.segment_id, m.context_hash LIMIT $4;
@@ -382,3 +409,51 @@ UPDATE membership AS m SET change_xid = pg_current_xact_id()
 FROM unnest($2::text[], $3::uuid[]) AS wrong (segment, context_hash), segment, environment
 WHERE environment.key = $1 AND segment.environment_id = environment.id AND segment.key = wrong.segment
   AND m.segment_id = segment.id AND m.context_hash = wrong.context_hash;
+
+-- name: current_xid
+SELECT pg_current_xact_id()::text;
+
+-- name: have_passed
+-- Whether every transaction before this one has ended.
+SELECT horizon() > $1::text::xid8;
+
+-- name: note_erasure
+-- Of one who was erased before, that time stays.
+INSERT INTO erasure (salted_hash) SELECT sha256(salt || uuid_send($1::uuid)) FROM erasure_salt
+ON CONFLICT (salted_hash) DO UPDATE SET erased_at = erasure.erased_at
+RETURNING erased_at;
+
+-- name: lift_erasure
+DELETE FROM erasure USING erasure_salt WHERE salted_hash = sha256(salt || uuid_send($1::uuid));
+
+-- name: erased_at
+SELECT erased_at FROM erasure JOIN erasure_salt ON salted_hash = sha256(salt || uuid_send($1::uuid));
+
+-- name: have_erasures
+SELECT EXISTS (SELECT FROM erasure);
+
+-- name: find_erased
+SELECT asked.context_hash
+FROM unnest($1::uuid[]) AS asked (context_hash) CROSS JOIN erasure_salt
+JOIN erasure ON erasure.salted_hash = sha256(salt || uuid_send(asked.context_hash));
+
+-- name: list_memberships_of
+-- Every row about one context, whatever its kind.
+SELECT environment.key AS environment, segment.key AS segment, segment.context_kind, m.included
+FROM segment JOIN environment ON environment.id = environment_id
+JOIN membership AS m ON m.segment_id = segment.id AND m.context_hash = $1
+ORDER BY environment.key, segment.key;
+
+-- name: put_out_everywhere
+-- Change feed and counts follow. Not to be brought back by a clearing that moves.
+WITH rows AS MATERIALIZED (
+    SELECT m.segment_id FROM segment JOIN membership AS m ON m.segment_id = segment.id AND m.context_hash = $1
+    WHERE m.included OR m.covered ORDER BY m.segment_id FOR UPDATE OF m
+)
+UPDATE membership AS m
+SET included = false, covered = false,
+    change_xid = CASE WHEN m.included THEN pg_current_xact_id() ELSE m.change_xid END
+FROM rows WHERE m.segment_id = rows.segment_id AND m.context_hash = $1;
+
+-- name: delete_everywhere
+DELETE FROM membership AS m USING segment WHERE m.segment_id = segment.id AND m.context_hash = $1;

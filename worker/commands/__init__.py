@@ -24,6 +24,7 @@ COMMANDS = {
     "members": "members",
     "explain": "explain",
     "dead-letters": "dead_letters",
+    "erase": "erase",
     "rebuild": "rebuild",
     "audit": "audit",
     "sdk-data": "sdk_data",

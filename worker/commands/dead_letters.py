@@ -16,6 +16,7 @@ from consumers.dead_letter import HEADER_PREFIX
 from consumers.errors import Reason
 from consumers.inspection import KafkaInspector, KafkaPublisher, Outgoing, kafka_inspector, kafka_publisher
 from consumers.record import ORIGINAL_PREFIX, Origin, Record
+from stores.postgres.erasing import Erasures, postgres_erasures
 from worker.commands.frame import CommandError, json_option, with_settings
 from worker.commands.output import (
     print_json,
@@ -28,6 +29,7 @@ from worker.commands.output import (
     shown_content,
     tell,
 )
+from worker.commands.withholding import without_erased
 from worker.config.problems import did_you_mean
 from worker.settings import Settings
 
@@ -37,7 +39,7 @@ _POSITION = re.compile(r"([A-Za-z0-9._-]+):([0-9]{1,9}):([0-9]{1,18})")
 
 
 class Letter(NamedTuple):
-    """A dead letter as the topic holds it."""
+    """A dead letter as the topic holds it, but for what it says of people who were erased since."""
 
     record: Record
     origin: Origin
@@ -45,6 +47,8 @@ class Letter(NamedTuple):
     detail: str
     at: str
     members: list[int] | None
+    is_withheld: bool = False
+    """Nothing of its content is about anybody else."""
 
     @property
     def position(self) -> str:
@@ -148,7 +152,8 @@ def list_letters(  # noqa: PLR0913 - click's options
 def show(settings: Settings, *, position: str, as_json: bool) -> None:
     """Shows the dead letters of the record at POSITION: topic:partition:offset, as `list --each` gives it.
 
-    It shows the record's content, which is personal data. On a terminal a long value is cut; --json gives all of it.
+    It shows the record's content, which is personal data, but nothing about people who were erased. On a terminal a
+    long value is cut; --json gives all of it.
 
     \b
     Examples:
@@ -161,11 +166,13 @@ def show(settings: Settings, *, position: str, as_json: bool) -> None:
     if not letters:
         raise CommandError(f"{settings.kafka.dead_letter_topic} holds no dead letter of {position}")
     for letter in letters:
-        row = _row(letter) | _content(letter.record)
+        row = _row(letter) | _content(letter)
         if as_json:
             print_json(row)
         else:
             contents = {"key": shown_content(letter.record.key), "value": shown_content(letter.record.value)}
+            if letter.is_withheld:
+                contents = dict.fromkeys(contents, "withheld: it is about somebody who was erased")
             for name, value in (row | contents).items():
                 print_line(f"{name:<10} {shown(value)}")
             print_line("")
@@ -182,18 +189,19 @@ def replay(  # noqa: PLR0913 - click's options
     """Sends records that were rejected to the topics they came from, once the cause is mended.
 
     Each record is sent once, however many dead letters it has, and keeps the place and time of its first arrival: what
-    was decided later still wins. Dead letters stay where they are. One that was cut to fit the topic can't be sent.
+    was decided later still wins. Dead letters stay where they are. One that was cut to fit the topic can't be sent, and
+    nothing is sent about people who were erased.
 
     \b
     Examples:
       cohort-sync dead-letters replay --reason environment_unknown --dry-run
       cohort-sync dead-letters replay --topic cohorts.amplitude --since 2026-01-31T08:00:00Z
 
-    With --json: {"replayed", "truncated", "topic_missing", "dry_run"}, all but the last being counts.
+    With --json: {"replayed", "truncated", "topic_missing", "erased", "dry_run"}, all but the last being counts.
     """  # noqa: D301 - click's mark for text that it must not wrap
     counts = asyncio.run(_replay(settings, Choice(reason, topic, since), dry_run=dry_run))
     if as_json:
-        names = ("replayed", "truncated", "topic_missing")
+        names = ("replayed", "truncated", "topic_missing", "erased")
         print_json({name: counts[name] for name in names} | {"dry_run": dry_run})
     else:
         print_line(f"{counts['replayed']:,} records {'would be' if dry_run else 'were'} sent again")
@@ -226,21 +234,38 @@ def _print_counts(counts: Counter[tuple[str, str]], *, as_json: bool) -> None:
 
 
 async def _letters_at(settings: Settings, position: str) -> list[Letter]:
-    async with kafka_inspector(settings.kafka.connection()) as kafka:
-        return [letter async for letter in _chosen(settings, kafka, Choice()) if letter.position == position]
+    async with (
+        postgres_erasures(settings.postgres.url()) as erasures,
+        kafka_inspector(settings.kafka.connection()) as kafka,
+    ):
+        return [
+            await _without_erased(letter, erasures)
+            async for letter in _chosen(settings, kafka, Choice())
+            if letter.position == position
+        ]
+
+
+async def _without_erased(letter: Letter, erasures: Erasures) -> Letter:
+    kept = await without_erased(letter.record, erasures)
+    return letter._replace(is_withheld=True) if kept is None else letter._replace(record=kept)
 
 
 async def _replay(settings: Settings, choice: Choice, *, dry_run: bool) -> Counter[str]:
     counts: Counter[str] = Counter()
     seen: set[tuple[str, int, int]] = set()
     connection = settings.kafka.connection()
-    async with kafka_inspector(connection) as kafka, kafka_publisher(connection) as publisher:
+    async with (
+        postgres_erasures(settings.postgres.url()) as erasures,
+        kafka_inspector(connection) as kafka,
+        kafka_publisher(connection) as publisher,
+    ):
         topics = await kafka.topics()
         with progress("replaying", None) as advance:
             async for letter in _chosen(settings, kafka, choice):
                 place = letter.origin[:3]
                 if place in seen:
                     continue
+                letter = await _without_erased(letter, erasures)  # noqa: PLW2901 - nothing more is to be known of it
                 outcome = await _replayed(letter, topics, None if dry_run else publisher)
                 # A second letter of the same record may be whole where this one was cut.
                 if outcome != "truncated":
@@ -258,6 +283,9 @@ async def _replayed(letter: Letter, topics: set[str], publisher: KafkaPublisher 
     if letter.origin.topic not in topics:
         tell(f"{letter.position} is skipped: its topic does not exist any more")
         return "topic_missing"
+    if letter.is_withheld:
+        tell(f"{letter.position} is skipped: it is about somebody who was erased")
+        return "erased"
     if publisher:
         await publisher.publish(_as_it_was(letter))
     return "replayed"
@@ -318,7 +346,10 @@ def _row(letter: Letter) -> dict[str, object]:
     }
 
 
-def _content(record: Record) -> dict[str, object]:
+def _content(letter: Letter) -> dict[str, object]:
+    record = letter.record
+    if letter.is_withheld:
+        return {"arrived": None, "key": None, "headers": {}, "value": None, "withheld": True}
     own = {
         name: (raw or b"").decode("utf-8", "replace")
         for name, raw in record.headers

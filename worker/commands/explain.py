@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
 import click
 
 from consumers.inspection import kafka_inspector
 from consumers.record import Record, TopicPartition
 from stores.model import Membership, Segment
+from stores.postgres.erasing import Erasures, postgres_erasures
 from stores.postgres.reading import postgres_reader
 from worker.commands.frame import json_option, with_settings
 from worker.commands.output import Row, print_json, print_line, rfc3339, shown, shown_content
 from worker.commands.segments import environment_option, the_segment
+from worker.commands.withholding import without_erased
 from worker.settings import Settings
 
 
@@ -31,7 +34,7 @@ def command(  # noqa: PLR0913 - click's options
     It shows since when CONTEXT_KEY is in SEGMENT, or no longer is, and which record decided it.
 
     A context that no record ever named is not included either: that is said, and the exit status is 0 then too; with
-    --json, "included" is false and everything about a record is null.
+    --json, "included" is false and everything about a record is null. One who was erased has "erased_at" beside that.
 
     \b
     Examples:
@@ -49,21 +52,23 @@ async def _explain(  # noqa: PLR0913 - click's options
     async with postgres_reader(settings.postgres.url()) as reader:
         segment = await the_segment(reader, key, environment)
         member = await reader.member(segment, context_key)
-    record = await _record_of(settings, member) if with_record and member else None
+    async with postgres_erasures(settings.postgres.url()) as erasures:
+        erased_at = await erasures.erased_at(context_key)
+        record = await _record_of(settings, member, erasures) if with_record and member else None
     if as_json:
-        row = _row(segment, context_key, member)
+        row = _row(segment, context_key, member) | ({"erased_at": rfc3339(erased_at)} if erased_at else {})
         print_json(row | {"record": _record_row(record)} if with_record else row)
     else:
-        _print(segment, context_key, member)
+        _print(segment, context_key, member, erased_at)
         if with_record and member:
             _print_record(record)
 
 
-async def _record_of(settings: Settings, member: Membership) -> Record | None:
-    """The record that decided, or None where its topic holds it no longer."""
+async def _record_of(settings: Settings, member: Membership, erasures: Erasures) -> Record | None:
+    """The record that decided, without anybody who was erased; None where its topic holds it no longer."""
     async with kafka_inspector(settings.kafka.connection()) as kafka:
         found = await kafka.record(TopicPartition(member.topic, member.partition), member.offset)
-    return found if found and found.offset == member.offset else None
+    return await without_erased(found, erasures) if found and found.offset == member.offset else None
 
 
 def _row(segment: Segment, context_key: str, member: Membership | None) -> dict[str, object]:
@@ -92,9 +97,12 @@ def _record_row(record: Record | None) -> Row | None:
     }
 
 
-def _print(segment: Segment, context_key: str, member: Membership | None) -> None:
+def _print(segment: Segment, context_key: str, member: Membership | None, erased_at: datetime | None) -> None:
     of = f"{segment.key} of {segment.environment}"
     who = f"{segment.context_kind} {shown(context_key)}"
+    if member is None and erased_at:
+        print_line(f"{who} is not in {of}: it was erased at {rfc3339(erased_at)}, and no record brings it in.")
+        return
     if member is None:
         print_line(f"{who} is not in {of}: no record ever named it.")
         return

@@ -52,19 +52,22 @@ def with_settings(function: Function) -> Function:
         settings = load_settings(config_file, os.environ)
         try:
             return function(*args, settings=settings, **kwargs)
-        except (StoreUnavailableError, KafkaUnavailableError) as exc:
-            raise CommandError(with_address(exc, settings)) from exc
+        except* (StoreUnavailableError, KafkaUnavailableError) as group:
+            said = dict.fromkeys(with_address(each, settings) for each in _leaves(group))
+            raise CommandError("\n".join(said)) from group
 
     return cast("Function", config_option(call))
 
 
-def with_address(exc: StoreError | KafkaUnavailableError, settings: Settings) -> str:
+def with_address(exc: BaseException, settings: Settings) -> str:
     """What the error says; of a server that is not available, its address and the setting that has it too."""
     if isinstance(exc, KafkaUnavailableError):
         return f"Kafka at {settings.kafka.bootstrap_servers} (kafka.bootstrap_servers) is not available: {exc.cause}"
-    if isinstance(exc, StoreUnavailableError):
+    if isinstance(exc, StoreUnavailableError) and exc.store == "PostgreSQL":
         name = "postgres.dsn" if settings.postgres.dsn else "postgres.dsn_file"
         return f"PostgreSQL at {settings.postgres.address()} ({name}) is not available: {exc.cause}"
+    if isinstance(exc, StoreUnavailableError):
+        return f"{exc}; `projections` in the configuration says where it is"
     return str(exc)
 
 

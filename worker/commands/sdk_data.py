@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 
 import click
 
@@ -21,8 +22,8 @@ def command(settings: Settings, *, environment: str | None) -> None:
     """Prints the segments as the data file of the SDKs' file data source and offline tools.
 
     A segment stands there as unbounded: who is in it, an SDK reads from the store that `cohort-sync project` fills.
-    Put your flags beside the segments, or give an SDK both files. The file changes only with new segments and with
-    `cohort-sync segments set-generation`.
+    Put your flags beside the segments, or give an SDK both files. The file changes only with new segments,
+    `cohort-sync rebuild --generation` and `cohort-sync segments set-generation`.
 
     \b
     Example:
@@ -36,7 +37,12 @@ def command(settings: Settings, *, environment: str | None) -> None:
         )
     if not segments:
         raise CommandError("there are no segments" + (f" in {environment!r}" if environment else "") + " yet")
-    print_line(json.dumps({"flags": {}, "segments": {each.key: sdk_segment(each) for each in segments}}, indent=2))
+    print_line(sdk_data(segments))
+
+
+def sdk_data(segments: Sequence[Segment]) -> str:
+    """The data file with these segments, all of one environment."""
+    return json.dumps({"flags": {}, "segments": {each.key: sdk_segment(each) for each in segments}}, indent=2)
 
 
 def sdk_segment(segment: Segment) -> Row:

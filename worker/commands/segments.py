@@ -96,7 +96,10 @@ async def _set_generation(settings: Settings, key: str, generation: int, environ
 
 
 def segment_row(segment: Segment, replacing: OpenSession | None = None) -> Row:
-    """A segment as --json gives it, with `replacing` only while a full copy of it misses pages."""
+    """A segment as --json gives it.
+
+    It has `replacing` only while a full copy misses pages, and `other_generation` only while projections hold one.
+    """
     return {
         "environment": segment.environment,
         "segment": segment.key,
@@ -111,6 +114,7 @@ def segment_row(segment: Segment, replacing: OpenSession | None = None) -> Row:
         "included_count": segment.included_count,
         "created_at": rfc3339(segment.created_at),
         "last_change_at": rfc3339(segment.last_change_at),
+        **({"other_generation": segment.other_generation} if segment.other_generation is not None else {}),
         **({"replacing": session_row(replacing)} if replacing else {}),
     }
 

@@ -1,0 +1,173 @@
+"""`cohort-sync erase`: a person goes, and stays away."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import click
+
+from consumers.errors import KafkaUnavailableError
+from consumers.inspection import Retention, kafka_inspector
+from stores.postgres.erasing import ErasedMembership, Erasures, postgres_erasures
+from stores.target import context_reference
+from worker.commands.frame import FAILED, OK, json_option, with_address, with_settings
+from worker.commands.output import print_json, print_line, print_table, progress, rfc3339, tell
+from worker.commands.projecting_beside import Beside, projecting
+from worker.settings import Settings
+
+STANDARD_INPUT = "-"
+LONGEST_KEY_BYTES = 8_192
+
+
+class Evidence(NamedTuple):
+    """What was removed where, and what is left of it."""
+
+    erased_at: datetime
+    memberships: list[ErasedMembership]
+    references: Counter[str]
+    """By projection, how many were taken out of its target."""
+    unreached: list[str]
+    """Projections that PostgreSQL knows and this configuration does not."""
+    kept: list[Retention] | str
+    """The topics that may still hold records about the person; or why nothing is known of them."""
+
+    def until(self, retention: Retention) -> datetime | None:
+        """When the last of them is gone; None where nothing says that it ever is."""
+        if retention.at_most_ms is None:
+            return None
+        return datetime.now(UTC) + timedelta(milliseconds=retention.at_most_ms)
+
+
+@click.command("erase")
+@click.argument("context_key")
+@click.option("--dry-run", is_flag=True, help="Only tell which memberships would be removed.")
+@click.option("--lift", is_flag=True, help="Let somebody who was erased come in again, by records from now on.")
+@json_option
+@with_settings
+def command(settings: Settings, *, context_key: str, dry_run: bool, lift: bool, as_json: bool) -> int:
+    """Removes a person from every segment and every projection, and keeps them out.
+
+    CONTEXT_KEY is meant in all environments and context kinds; - reads it from standard input, so that it stands in no
+    process list. All that is left is a salted hash, by which writers drop whatever any record, new or replayed, says of
+    this person, until --lift. What Kafka still holds can't be taken out of a log: it is never shown or sent again, and
+    the printed evidence says until when retention keeps it at most. The tool that sends the cohort has to forget the
+    person too.
+
+    It can be repeated, also where it was interrupted. Where a target is away, it waits for it.
+
+    \b
+    Examples:
+      cohort-sync erase alan@example.com --dry-run
+      cohort-sync erase - --json < key.txt > evidence.jsonl
+    """  # noqa: D301 - click's mark for text that it must not wrap
+    if dry_run and lift:
+        raise click.UsageError("--dry-run and --lift don't go together")
+    key = _checked(sys.stdin.readline().rstrip("\r\n") if context_key == STANDARD_INPUT else context_key)
+    if lift:
+        lifted = asyncio.run(_lift(settings, key))
+        tell("lifted: records bring this person in again" if lifted else "this person was not erased")
+        return OK
+    if dry_run:
+        _show_memberships(asyncio.run(_memberships(settings, key)), as_json=as_json)
+        return OK
+    evidence = asyncio.run(_erase(settings, key))
+    _show(evidence, as_json=as_json)
+    return FAILED if evidence.unreached or isinstance(evidence.kept, str) else OK
+
+
+def _checked(key: str) -> str:
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise click.BadParameter("is not UTF-8", param_hint="CONTEXT_KEY") from None
+    if not key.strip() or size > LONGEST_KEY_BYTES:
+        raise click.BadParameter("a blank or overlong one is nobody's", param_hint="CONTEXT_KEY")
+    return key
+
+
+async def _lift(settings: Settings, key: str) -> bool:
+    async with postgres_erasures(settings.postgres.url()) as erasures:
+        return await erasures.lift(key)
+
+
+async def _memberships(settings: Settings, key: str) -> list[ErasedMembership]:
+    async with postgres_erasures(settings.postgres.url()) as erasures:
+        return await erasures.memberships(key)
+
+
+async def _erase(settings: Settings, key: str) -> Evidence:
+    async with (
+        projecting(settings, settings.projections) as beside,
+        postgres_erasures(settings.postgres.url()) as erasures,
+    ):
+        with progress("erasing", None):
+            erased_at = await erasures.bar(key)
+            memberships = await erasures.memberships(key)
+            references = await _take_out(beside, erasures, key)
+            await erasures.delete(key)
+        known = [state.name for state in await beside.feed.projections()]
+    unreached = [name for name in known if name not in references]
+    return Evidence(erased_at, memberships, references, unreached, await _kept(settings))
+
+
+async def _take_out(beside: Beside, erasures: Erasures, key: str) -> Counter[str]:
+    """Out of the segments and the targets. Returns how much stood in each of those."""
+    context, removed = context_reference(key), Counter(dict.fromkeys(beside.targets, 0))
+    await erasures.put_out(key)
+    # First so that it is quick, and to count. Then once more, as a projector may just have been at it.
+    for _ in range(2):
+        for name, target in beside.targets.items():
+            removed[name] += await target.forget(context)
+        await beside.settled()
+    return removed
+
+
+async def _kept(settings: Settings) -> list[Retention] | str:
+    feeds = settings.feed_list()
+    try:
+        async with kafka_inspector(settings.kafka.connection()) as kafka:
+            topics = [topic for topic in await kafka.topics() if any(feed.carries(topic) for feed in feeds)]
+            return await kafka.retention([*topics, settings.kafka.dead_letter_topic])
+    except KafkaUnavailableError as exc:
+        return with_address(exc, settings)
+
+
+def _show(evidence: Evidence, *, as_json: bool) -> None:
+    kept = [] if isinstance(evidence.kept, str) else evidence.kept
+    if as_json:
+        print_json({"kind": "erasure", "erased_at": rfc3339(evidence.erased_at), "left": "salted_hash"})
+        _show_memberships(evidence.memberships, as_json=True)
+        for name, count in evidence.references.items():
+            print_json({"kind": "projection", "projection": name, "references_removed": count})
+        for each in kept:
+            until = rfc3339(evidence.until(each))
+            print_json({"kind": "topic", "topic": each.topic, "cleanup_policy": each.cleanup_policy, "until": until})
+    else:
+        print_line(
+            f"erased: no record brings this person in since {rfc3339(evidence.erased_at)}; a salted hash is left"
+        )
+        _show_memberships(evidence.memberships, as_json=False)
+        for name, count in evidence.references.items():
+            print_line(f"projection {name}: {count:,} references removed")
+        if kept:
+            print_line("\nWhat these topics hold of this person is not shown or sent again, and is gone at the latest:")
+            rows = [(each.topic, rfc3339(evidence.until(each)) or "never", each.cleanup_policy) for each in kept]
+            print_table(("topic", "gone by", "cleanup policy"), rows)
+    for name in evidence.unreached:
+        tell(f"projection {name} is not in this configuration: erase again with one that has it")
+    if isinstance(evidence.kept, str):
+        tell(f"until when topics keep records is not known: {evidence.kept}. Erasing again tells it")
+
+
+def _show_memberships(memberships: Sequence[ErasedMembership], *, as_json: bool) -> None:
+    if as_json:
+        print_json(*({"kind": "membership", **each._asdict()} for each in memberships))
+    elif memberships:
+        print_table(("environment", "segment", "kind", "was in"), memberships)
+    else:
+        print_line("PostgreSQL holds no membership of this person")
