@@ -156,15 +156,13 @@ class RedisTarget:
                 if isinstance(answer, RedisError):
                     raise answer
 
-    async def forget(self, context: str) -> int:
-        """See `AuditableTarget.forget`. What others excluded by hand goes too."""
+    async def forget(self, context: str) -> None:
+        """See `AuditableTarget.forget`."""
         with _errors():
             keys = (self._included + context, self._excluded + context)
-            counts = await self._pipelined([("SCARD", key) for key in keys])
             for answer in await self._pipelined([("UNLINK", key) for key in keys]):
                 if isinstance(answer, RedisError):
                     raise answer
-        return sum(count for count in counts if isinstance(count, int))
 
     def _command(self, name: str, reference: Reference) -> tuple[str, str, str]:
         key = self._included + reference.context

@@ -71,8 +71,8 @@ class AuditableTarget(Target, Protocol):
         """Takes these out."""
         ...
 
-    async def forget(self, context: str) -> int:
-        """Takes out all that stands there of a context, as `context_reference` names it. Returns how much it was."""
+    async def forget(self, context: str) -> None:
+        """Takes out all that stands there of a context, as `context_reference` names it, whoever put it there."""
         ...
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -13,11 +12,11 @@ import click
 
 from consumers.errors import KafkaUnavailableError
 from consumers.inspection import Retention, kafka_inspector
-from stores.postgres.erasing import ErasedMembership, Erasures, postgres_erasures
+from stores.postgres.erasing import ErasedMembership, postgres_erasures
 from stores.target import context_reference
 from worker.commands.frame import FAILED, OK, json_option, with_address, with_settings
 from worker.commands.output import print_json, print_line, print_table, progress, rfc3339, tell
-from worker.commands.projecting_beside import Beside, projecting
+from worker.commands.projecting_beside import projecting
 from worker.settings import Settings
 
 STANDARD_INPUT = "-"
@@ -29,8 +28,8 @@ class Evidence(NamedTuple):
 
     erased_at: datetime
     memberships: list[ErasedMembership]
-    references: Counter[str]
-    """By projection, how many were taken out of its target."""
+    emptied: list[str]
+    """Projections whose targets hold nothing of the person any more."""
     unreached: list[str]
     """Projections that PostgreSQL knows and this configuration does not."""
     kept: list[Retention] | str
@@ -108,23 +107,15 @@ async def _erase(settings: Settings, key: str) -> Evidence:
         with progress("erasing", None):
             erased_at = await erasures.bar(key)
             memberships = await erasures.memberships(key)
-            references = await _take_out(beside, erasures, key)
+            await erasures.put_out(key)
+            await beside.settled()
+            # Old generations too, and what others put there.
+            for target in beside.targets.values():
+                await target.forget(context_reference(key))
             await erasures.delete(key)
         known = [state.name for state in await beside.feed.projections()]
-    unreached = [name for name in known if name not in references]
-    return Evidence(erased_at, memberships, references, unreached, await _kept(settings))
-
-
-async def _take_out(beside: Beside, erasures: Erasures, key: str) -> Counter[str]:
-    """Out of the segments and the targets. Returns how much stood in each of those."""
-    context, removed = context_reference(key), Counter(dict.fromkeys(beside.targets, 0))
-    await erasures.put_out(key)
-    # First so that it is quick, and to count. Then once more, as a projector may just have been at it.
-    for _ in range(2):
-        for name, target in beside.targets.items():
-            removed[name] += await target.forget(context)
-        await beside.settled()
-    return removed
+    unreached = [name for name in known if name not in beside.targets]
+    return Evidence(erased_at, memberships, list(beside.targets), unreached, await _kept(settings))
 
 
 async def _kept(settings: Settings) -> list[Retention] | str:
@@ -142,8 +133,7 @@ def _show(evidence: Evidence, *, as_json: bool) -> None:
     if as_json:
         print_json({"kind": "erasure", "erased_at": rfc3339(evidence.erased_at), "left": "salted_hash"})
         _show_memberships(evidence.memberships, as_json=True)
-        for name, count in evidence.references.items():
-            print_json({"kind": "projection", "projection": name, "references_removed": count})
+        print_json(*({"kind": "projection", "projection": name, "left": None} for name in evidence.emptied))
         for each in kept:
             until = rfc3339(evidence.until(each))
             print_json({"kind": "topic", "topic": each.topic, "cleanup_policy": each.cleanup_policy, "until": until})
@@ -152,8 +142,8 @@ def _show(evidence: Evidence, *, as_json: bool) -> None:
             f"erased: no record brings this person in since {rfc3339(evidence.erased_at)}; a salted hash is left"
         )
         _show_memberships(evidence.memberships, as_json=False)
-        for name, count in evidence.references.items():
-            print_line(f"projection {name}: {count:,} references removed")
+        for name in evidence.emptied:
+            print_line(f"projection {name} holds nothing of this person any more")
         if kept:
             print_line("\nWhat these topics hold of this person is not shown or sent again, and is gone at the latest:")
             rows = [(each.topic, rfc3339(evidence.until(each)) or "never", each.cleanup_policy) for each in kept]

@@ -31,13 +31,23 @@ async def without_erased(record: Record, erasures: Erasures) -> Record | None:
     """The record without those who were erased; None where it is about nobody else. Unchanged where it names none."""
     if not await erasures.exist():
         return record
-    document = _document(record.value)
-    texts = list(set(_texts_of(record, document)))
+    texts = list(texts_of(record))
     erased: set[str] = set()
     for start in range(0, len(texts), _MOST_TEXTS):
         erased |= await erasures.among(texts[start : start + _MOST_TEXTS])
-    if not erased:
-        return record
+    return without(record, erased) if erased else record
+
+
+def texts_of(record: Record) -> set[str]:
+    """Everything in a record that may be a context key."""
+    headers = (value for name, value in record.headers if not _is_ours(name))
+    outside = (text for raw in (record.key, *headers) for text in _words(_text(raw)))
+    return {*outside, *_texts(_document(record.value))}
+
+
+def without(record: Record, erased: set[str]) -> Record | None:
+    """The record without any of these; None where it is about nobody else."""
+    document = _document(record.value)
     try:
         kept = _without(document, erased)
         value = record.value if kept == document else json.dumps(kept, ensure_ascii=False).encode()
@@ -64,14 +74,6 @@ def _document(value: bytes | None) -> object:
         return json.loads(value or b"null")
     except (ValueError, RecursionError):
         return dict.fromkeys(_words(_text(value)))
-
-
-def _texts_of(record: Record, document: object) -> Iterator[str]:
-    yield from _words(_text(record.key))
-    for name, value in record.headers:
-        if not _is_ours(name):
-            yield from _words(_text(value))
-    yield from _texts(document)
 
 
 def _texts(document: object) -> Iterator[str]:
