@@ -13,13 +13,13 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import structlog
 
 from consumers.feeds import Feed
 from stores.errors import StoreUnavailableError
-from stores.postgres.change_feed import ChangeFeed, Cursor, FeedPosition, Lead, LeadLostError
+from stores.postgres.change_feed import ChangeFeed, Cursor, FeedPosition, Lead, LeadLostError, Page
 from stores.target import Target, TargetDamagedError
 from worker.backoff import until_available, waits_s
 from worker.freshness import Freshness, freshness
@@ -97,17 +97,18 @@ class Projector:
 
     async def _lead(self, lead: Lead) -> None:
         progress = _Progress()
-        while True:
-            if progress.is_time_to_tell():
-                if await self._target.marker() != lead.marker:
-                    await self._begin_anew(lead)
-                    progress = _Progress()
-                progress.observe(await self._feed.position())
-                await self._tell(lead, progress)
-            if await self._apply_next(lead, progress):
-                await asyncio.sleep(IDLE_S)
-            self._health.check_passed(f"projection {self._projection.name}")
-            self._waits = waits_s()
+        async with _ReadAhead(self._feed, self._projection.environment) as pages:
+            while True:
+                if progress.is_time_to_tell():
+                    if await self._target.marker() != lead.marker:
+                        await self._begin_anew(lead)
+                        progress = _Progress()
+                    progress.observe(await self._feed.position())
+                    await self._tell(lead, progress)
+                if await self._apply_next(lead, progress, pages):
+                    await asyncio.sleep(IDLE_S)
+                self._health.check_passed(f"projection {self._projection.name}")
+                self._waits = waits_s()
 
     async def _begin_anew(self, lead: Lead) -> None:
         """The target is new, was flushed, or is another one: all is applied again, while changes go on."""
@@ -116,10 +117,9 @@ class Projector:
         await self._target.mark(lead.marker)
         log.info("projection_begun_anew", projection=self._projection.name)
 
-    async def _apply_next(self, lead: Lead, progress: _Progress) -> bool:
+    async def _apply_next(self, lead: Lead, progress: _Progress, pages: _ReadAhead) -> bool:
         """Applies a page. True at the end of the feed."""
-        at = progress.latest
-        page = await self._feed.page(lead.cursor, self._projection.environment)
+        page, at = await pages.next(lead.cursor, progress.latest)
         if page.cursor != lead.cursor:
             lead.require()
             self._unsure = lead.epoch, lead.cursor
@@ -156,6 +156,43 @@ class Projector:
             limit_s=self._projection.freshness_s,
             is_whole=progress.whole is not None,
         )
+
+
+class _ReadAhead:
+    """Pages of the change feed, of which the next is read while one is applied."""
+
+    def __init__(self, feed: ChangeFeed, environment: str) -> None:
+        self._feed = feed
+        self._environment = environment
+        self._after: Cursor | None = None
+        self._at: FeedPosition | None = None
+        self._reading: asyncio.Task[Page] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._drop()
+
+    async def next(self, after: Cursor, latest: FeedPosition | None) -> tuple[Page, FeedPosition | None]:
+        """The page behind this cursor, and a moment that had passed when it was read."""
+        if self._reading is None or self._after != after:
+            await self._drop()
+            self._reading = self._read(after, latest)
+        page, at = await self._reading, self._at
+        self._reading = None if page.is_last else self._read(page.cursor, latest)
+        return page, at
+
+    def _read(self, after: Cursor, latest: FeedPosition | None) -> asyncio.Task[Page]:
+        self._after, self._at = after, latest
+        return asyncio.create_task(self._feed.page(after, self._environment))
+
+    async def _drop(self) -> None:
+        """What was read ahead is not wanted any more, whatever came of it."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+            self._reading = None
 
 
 class _Progress:

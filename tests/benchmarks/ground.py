@@ -17,6 +17,7 @@ import psutil
 from aiokafka import AIOKafkaProducer
 
 from deploy.local.servers import Kafka, Postgres, create_topics, start_kafka, start_postgres
+from deploy.local.valkey import Valkey
 from stores.postgres.migrating import migrate
 
 SEEDED = "seeded"
@@ -44,9 +45,10 @@ class CpuSeconds(NamedTuple):
 class Ground:
     """Kafka, PostgreSQL, and databases made from a template."""
 
-    def __init__(self, kafka: Kafka, postgres: Postgres) -> None:
+    def __init__(self, kafka: Kafka, postgres: Postgres, valkey: Valkey) -> None:
         self.kafka = kafka
         self.postgres = postgres
+        self.valkey = valkey
         self._admin: asyncpg.Connection
 
     def dsn(self, database: str) -> str:
@@ -161,16 +163,13 @@ class Ground:
 @contextmanager
 def ground() -> Iterator[Ground]:
     """Servers for one run of benchmarks."""
-    with tempfile.TemporaryDirectory(prefix="cohort-sync-bench-", ignore_cleanup_errors=True) as folder:
-        kafka = start_kafka(Path(folder) / "kafka")
-        try:
-            postgres = start_postgres(Path(folder) / "postgres")
-            try:
-                yield Ground(kafka, postgres)
-            finally:
-                postgres.stop()
-        finally:
-            kafka.stop()
+    with (
+        tempfile.TemporaryDirectory(prefix="cohort-sync-bench-", ignore_cleanup_errors=True) as folder,
+        start_kafka(Path(folder) / "kafka") as kafka,
+        start_postgres(Path(folder) / "postgres") as postgres,
+        Valkey(Path(folder) / "valkey").start() as valkey,
+    ):
+        yield Ground(kafka, postgres, valkey)
 
 
 async def included(session: asyncpg.Connection) -> int:
