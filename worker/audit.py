@@ -53,9 +53,19 @@ class Audit:
 
     async def differences(self) -> AsyncIterator[list[Difference]]:
         """What differs and stays so, in pages of any size; an empty one says only that it goes on."""
+        async for page in self.extra():
+            yield page
+        async for page in self.missing():
+            yield page
+
+    async def extra(self) -> AsyncIterator[list[Difference]]:
+        """Of these, what stands in the target and should not."""
         async for references in self._target.references():
             for part in _parts(references):
                 yield await self._confirmed(await self._extra(part))
+
+    async def missing(self) -> AsyncIterator[list[Difference]]:
+        """And what should stand there and does not."""
         async for members in self._feed.members(self._environment):
             wanted = [
                 (Reference(change.segment, change.generation, context_reference(change.context_key)), place)

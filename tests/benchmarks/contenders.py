@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from struct import Struct
 from typing import Any
@@ -82,27 +82,15 @@ async def executemany_rate(dsn: str, batches: Sequence[Sequence[Row]]) -> float:
     return sum(map(len, batches)) / elapsed
 
 
-class Worker:
-    """`cohort-sync run` as a process, with a group of its own."""
+class Command:
+    """A command of `cohort-sync` as a process."""
 
-    def __init__(self, ground: Ground, dsn: str, topic: str, form: str, *, group_id: str | None = None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="cohort-sync-worker-")
+    def __init__(self, name: str, *arguments: str, settings: Mapping[str, Any]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix=f"cohort-sync-{name}-")
         self._log = Path(self._folder.name) / "log"
         config = Path(self._folder.name) / "cohort-sync.yaml"
-        config.write_text(
-            yaml.safe_dump(
-                {
-                    "kafka": {
-                        "bootstrap_servers": ground.kafka.bootstrap_servers,
-                        "group_id": group_id or f"bench-{uuid.uuid4().hex[:8]}",
-                    },
-                    "postgres": {"dsn": dsn},
-                    "http": {"port": 0},
-                    "feeds": [{"name": "bench", "topics": [topic], "format": form, "environment": "production"}],
-                }
-            )
-        )
-        command = [sys.executable, "-m", "worker", "run", "--config", str(config)]
+        config.write_text(yaml.safe_dump(dict(settings)))
+        command = [sys.executable, "-m", "worker", name, *arguments, "--config", str(config)]
         self._process = guard.start(command, log=self._log, cwd=guard.ROOT)
 
     @property
@@ -110,13 +98,41 @@ class Worker:
         pid: int = self._process.pid
         return pid
 
-    async def assigned(self) -> None:
-        """Returns when it has partitions."""
-        while b"partitions_assigned" not in self._log.read_bytes():
+    async def said(self, event: str) -> None:
+        """Returns when this is in its log."""
+        while event.encode() not in self._log.read_bytes():
             if self._process.poll() is not None:
                 raise RuntimeError(self._log.read_text()[-2000:])
             await asyncio.sleep(0.05)
 
+    async def ended(self) -> None:
+        """Returns when it has ended by itself."""
+        await asyncio.to_thread(self._process.wait)
+
     def stop(self) -> None:
         guard.end(self._process)
         self._folder.cleanup()
+
+
+class Worker(Command):
+    """`cohort-sync run` as a process, with a group of its own."""
+
+    def __init__(self, ground: Ground, dsn: str, topic: str, form: str, *, group_id: str | None = None) -> None:
+        super().__init__("run", settings=settings(ground, dsn, topic, form, group_id=group_id))
+
+    async def assigned(self) -> None:
+        """Returns when it has partitions."""
+        await self.said("partitions_assigned")
+
+
+def settings(ground: Ground, dsn: str, topic: str, form: str, *, group_id: str | None = None) -> dict[str, Any]:
+    """The configuration of every contender that is ours."""
+    return {
+        "kafka": {
+            "bootstrap_servers": ground.kafka.bootstrap_servers,
+            "group_id": group_id or f"bench-{uuid.uuid4().hex[:8]}",
+        },
+        "postgres": {"dsn": dsn},
+        "http": {"port": 0},
+        "feeds": [{"name": "bench", "topics": [topic], "format": form, "environment": "production"}],
+    }

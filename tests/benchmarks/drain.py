@@ -23,7 +23,7 @@ async def run(ground: Ground, rounds: int) -> None:
         for _ in bar.track(range(rounds), description="drain"):
             async with ground.database() as dsn:
                 worker = Worker(ground, dsn, topic, "amplitude-webhook")
-                watching = asyncio.create_task(_memory_mib(worker.pid))
+                watching = asyncio.create_task(peak_memory_mib(worker.pid))
                 try:
                     await timeline(dsn, MILLION)
                     memory_at_one_million.append(psutil.Process(worker.pid).memory_info().rss / 2**20)
@@ -47,7 +47,7 @@ async def run(ground: Ground, rounds: int) -> None:
     console.print(shown)
 
 
-async def _memory_mib(pid: int) -> float:
+async def peak_memory_mib(pid: int) -> float:
     """The peak of the resident memory until cancelled."""
     peak = 0.0
     process = psutil.Process(pid)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from bisect import bisect_left
+from collections.abc import Sequence
 from itertools import accumulate
 from statistics import median, quantiles
 
@@ -45,50 +46,61 @@ async def run(ground: Ground, rounds: int) -> None:
 
 
 async def _ages_s(ground: Ground, deltas_a_second: float) -> list[float]:
-    """The age of each record when its deltas were committed: records are stored in about the order they came in."""
+    """The age of each record when its deltas were committed."""
     topic = await ground.topic()
     async with ground.database() as dsn:
         worker = Worker(ground, dsn, topic, "amplitude-webhook")
         try:
             await worker.assigned()
             await asyncio.sleep(1)
-            watching = asyncio.create_task(_watch(dsn, round(deltas_a_second * SECONDS) // MEMBERS_A_BATCH))
-            published = await _publish(ground, topic, deltas_a_second)
+            deltas = round(deltas_a_second * SECONDS)
+            watching = asyncio.create_task(watch(dsn, deltas))
+            published = await publish(ground, topic, deltas, seconds=SECONDS)
             committed = await watching
         finally:
             worker.stop()
+    return [at_commit - at for at, at_commit in zip(published, commit_times(committed, len(published)), strict=True)]
+
+
+def commit_times(committed: Sequence[tuple[float, int]], batches: int) -> list[float]:
+    """When each batch was committed: they are stored in about the order they came in."""
     times, counts = [at for at, _ in committed], [count for _, count in committed]
-    needed = accumulate(MEMBERS_A_BATCH for _ in published)
-    return [times[bisect_left(counts, count)] - at for at, count in zip(published, needed, strict=True)]
+    return [times[bisect_left(counts, count)] for count in accumulate(MEMBERS_A_BATCH for _ in range(batches))]
 
 
-async def _publish(ground: Ground, topic: str, deltas_a_second: float) -> list[float]:
-    """Publishes batches evenly; returns when the broker acknowledged each."""
+async def publish(ground: Ground, topic: str, deltas: int, *, seconds: float, first: int = 0) -> list[float]:
+    """Publishes batches of new members, from this number on, evenly; returns when each was handed to the client."""
     producer = AIOKafkaProducer(bootstrap_servers=ground.kafka.bootstrap_servers)
     await producer.start()
     started, published = time.time(), []
-    for number in range(round(deltas_a_second * SECONDS) // MEMBERS_A_BATCH):
-        due = started + number * MEMBERS_A_BATCH / deltas_a_second
+    for number in range(deltas // MEMBERS_A_BATCH):
+        due = started + number * MEMBERS_A_BATCH * seconds / deltas
         await asyncio.sleep(max(0.0, due - time.time()))
         published.append(time.time())
-        await producer.send(topic, _batch(number), partition=number % PARTITIONS)
+        await producer.send(topic, _batch(first // MEMBERS_A_BATCH + number), partition=number % PARTITIONS)
     await producer.stop()
     return published
 
 
-async def _watch(dsn: str, batches: int) -> list[tuple[float, int]]:
+async def watch(dsn: str, members: int) -> list[tuple[float, int]]:
+    """When how many were committed, until so many are."""
     session = await asyncpg.connect(dsn)
     seen = [(time.time(), await included(session))]
-    while seen[-1][1] < batches * MEMBERS_A_BATCH:
+    while seen[-1][1] < members // MEMBERS_A_BATCH * MEMBERS_A_BATCH:
         await asyncio.sleep(0.01)
         seen.append((time.time(), await included(session)))
     await session.close()
     return seen
 
 
+def member(number: int) -> str:
+    """The key of a member."""
+    return f"user-{number:012d}@example.com"
+
+
 def _batch(number: int) -> bytes:
     first = number * MEMBERS_A_BATCH
-    users = [{"user_id": f"user-{first + member:012d}@example.com"} for member in range(MEMBERS_A_BATCH)]
+    users = [{"user_id": member(first + place)} for place in range(MEMBERS_A_BATCH)]
     batch = {
         "cohort_id": COHORT.format(number % SEGMENTS),
         "in_cohort": True,

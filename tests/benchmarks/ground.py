@@ -26,6 +26,8 @@ SEGMENTS = 10
 MEMBERS_A_BATCH = 1_000
 PARTITIONS = 4
 COHORT = "bench{}"
+HASH_OF_KEY = "encode(substr(sha256(key::bytea), 1, 16), 'hex')::uuid"
+"""In SQL, what the store calls a context hash."""
 
 
 class CpuSeconds(NamedTuple):
@@ -72,8 +74,8 @@ class Ground:
         await seeding.execute(
             f"""
             INSERT INTO membership
-            SELECT 1 + n % {SEGMENTS}, md5('seed' || n)::uuid, 'seed' || n, true, 0, 0, pg_current_xact_id()
-            FROM generate_series(1, {SEEDED_ROWS}) AS n
+            SELECT 1 + n % {SEGMENTS}, {HASH_OF_KEY}, key, true, 0, 0, pg_current_xact_id()
+            FROM generate_series(1, {SEEDED_ROWS}) AS n, LATERAL (SELECT 'seed' || n) AS named (key)
             """
         )
         await seeding.execute("VACUUM ANALYZE")

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
-
 import click
 
-from worker.audit import Audit, Difference, Fault
+from worker.audit import Audit, Difference
 from worker.commands.frame import REJECTED, json_option, with_settings
-from worker.commands.output import Advance, print_json, print_line, progress, tell
+from worker.commands.output import print_json, print_line, progress, tell
 from worker.commands.projecting_beside import Beside, projecting
 from worker.config.problems import did_you_mean
 from worker.projecting import projection_of
 from worker.projector import Projection
 from worker.settings import ProjectionSettings, Settings
-
-
-class RepairedDrift(NamedTuple):
-    """How many differences there were, all of them put right."""
-
-    missing: int
-    extra: int
 
 
 @click.command("audit")
@@ -55,20 +46,6 @@ def projection_named(settings: Settings, name: str) -> ProjectionSettings:
     if not names:
         raise click.UsageError("the configuration has no projections")
     raise click.UsageError(f"there is no projection {name!r}{did_you_mean(name, names)}; there are {', '.join(names)}")
-
-
-async def repaired(beside: Beside, projection: Projection, advance: Advance) -> RepairedDrift:
-    """Puts right what differs. Returns once the target is right."""
-    missing = extra = 0
-    audit = audit_of(beside, projection)
-    async for page in audit.differences():
-        advance()
-        missing += sum(each.fault is Fault.MISSING for each in page)
-        extra += sum(each.fault is Fault.EXTRA for each in page)
-        if page:
-            await audit.repair(page)
-    await beside.settled()
-    return RepairedDrift(missing, extra)
 
 
 def audit_of(beside: Beside, projection: Projection) -> Audit:

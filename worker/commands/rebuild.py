@@ -8,7 +8,7 @@ import click
 
 from stores.postgres.change_feed import ChangeFeed, GenerationKeptError
 from stores.postgres.reading import postgres_reader
-from worker.commands.audit import RepairedDrift, projection_named, repaired
+from worker.commands.audit import audit_of, projection_named
 from worker.commands.frame import CommandError, with_settings
 from worker.commands.output import print_line, progress, tell
 from worker.commands.projecting_beside import projecting
@@ -49,12 +49,13 @@ def command(settings: Settings, *, target: str, beside: bool, sweep: bool) -> No
     if beside:
         asyncio.run(_fill_beside(settings, all_of_it))
     else:
-        drift = asyncio.run(_rebuild(settings, all_of_it if sweep else [projection], sweep=sweep))
-        print_line(f"{target} is whole: {drift.missing:,} were still missing and {drift.extra:,} did not belong")
+        swept = asyncio.run(_rebuild(settings, all_of_it if sweep else [projection], sweep=sweep))
+        print_line(f"{target} is whole; {swept:,} references did not belong there and are gone")
 
 
-async def _rebuild(settings: Settings, projections: list[ProjectionSettings], *, sweep: bool) -> RepairedDrift:
-    names = [each.name for each in projections]
+async def _rebuild(settings: Settings, projections: list[ProjectionSettings], *, sweep: bool) -> int:
+    """Applies all again, or sweeps what was kept beside. Returns how many references did not belong."""
+    names, swept = [each.name for each in projections], 0
     with progress(f"rebuilding {', '.join(names)}", None) as advance:
         async with projecting(settings, projections) as beside:
             if sweep:
@@ -62,8 +63,14 @@ async def _rebuild(settings: Settings, projections: list[ProjectionSettings], *,
             else:
                 await beside.feed.apply_again(names)
             await beside.settled()
-            drifts = [await repaired(beside, projection_of(settings, each), advance) for each in projections]
-    return RepairedDrift(*map(sum, zip(*drifts, strict=True)))
+            for each in projections:
+                audit = audit_of(beside, projection_of(settings, each))
+                async for extra in audit.extra():
+                    advance()
+                    swept += len(extra)
+                    await audit.repair(extra)
+            await beside.settled()
+    return swept
 
 
 async def _fill_beside(settings: Settings, projections: list[ProjectionSettings]) -> None:
