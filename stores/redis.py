@@ -72,10 +72,11 @@ class RedisTarget:
             with suppress(RedisError, OSError):
                 await client.aclose()
 
-    async def apply(self, changes: Sequence[Change]) -> None:
-        """See `Target.apply`. A set whose last member leaves goes by itself."""
+    async def apply(self, changes: Sequence[Change]) -> Sequence[Reference]:
+        """See `Target.apply`. A set whose last member leaves goes by itself. No set of ours is too large for it."""
         for start in range(0, len(changes), CHUNK_CHANGES):
             await self._apply(changes[start : start + CHUNK_CHANGES])
+        return ()
 
     async def settle(self) -> None:
         """See `Target.settle`. The server is told to end our old connections, so that it reads no more from them.

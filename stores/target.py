@@ -21,14 +21,25 @@ class Change(NamedTuple):
     included: bool
 
 
+class Reference(NamedTuple):
+    """What stands in a target: a context, as `context_reference` names it, in a generation of a segment."""
+
+    segment: str
+    generation: int
+    context: str
+
+
 class Target(Protocol):
     """A store in the format that the SDKs of one environment read. Repeating a call is harmless.
 
     Every method raises `StoreUnavailableError` where the target can't do it now, and nothing else but what it says.
     """
 
-    async def apply(self, changes: Sequence[Change]) -> None:
-        """Makes these memberships so, in their order. Raises `TargetDamagedError`."""
+    async def apply(self, changes: Sequence[Change]) -> Sequence[Reference]:
+        """Makes these memberships so, in their order. Raises `TargetDamagedError`.
+
+        What the target can never hold is given back, and all else is so.
+        """
         ...
 
     async def settle(self) -> None:
@@ -46,14 +57,6 @@ class Target(Protocol):
     async def synchronize(self, on_ms: int) -> bool:
         """Tells the SDKs that all is there up to then (unix ms). False, and untold, if it was emptied meanwhile."""
         ...
-
-
-class Reference(NamedTuple):
-    """What stands in a target: a context, as `context_reference` names it, in a generation of a segment."""
-
-    segment: str
-    generation: int
-    context: str
 
 
 class AuditableTarget(Target, Protocol):

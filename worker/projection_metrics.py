@@ -20,6 +20,11 @@ class ProjectionMetrics(ProcessMetrics):
         self.projection_applied_total = self._counter(
             "projection_applied", "Memberships that were put into the target, as they were.", "projection"
         )
+        self.projection_refused_total = self._counter(
+            "projection_refused",
+            "Memberships that the target can never hold: in DynamoDB, of a context that is in thousands of segments.",
+            "projection",
+        )
         self.projection_cursor_lag_seconds = self._gauge(
             "projection_cursor_lag_seconds",
             "How long ago the end of the change feed was reached; NaN where others lead. A rise: the target "
@@ -33,6 +38,7 @@ class ProjectionMetrics(ProcessMetrics):
         )
         for name in projections:
             self.projection_applied_total.labels(name)
+            self.projection_refused_total.labels(name)
             self.projection_cursor_lag_seconds.labels(name).set_function(partial(self._cursor_lag_s, name))
 
     def leads(self, projection: str, *, leads: bool) -> None:
@@ -44,6 +50,10 @@ class ProjectionMetrics(ProcessMetrics):
     def applied(self, projection: str, changes: int) -> None:
         """So many changes were acknowledged by the target."""
         self.projection_applied_total.labels(projection).inc(changes)
+
+    def refused(self, projection: str, memberships: int) -> None:
+        """So many the target can never hold."""
+        self.projection_refused_total.labels(projection).inc(memberships)
 
     def told(
         self, projection: str, now: datetime, caught_up_at: datetime | None, synchronized_on: datetime | None

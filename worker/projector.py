@@ -20,7 +20,7 @@ import structlog
 from consumers.feeds import Feed
 from stores.errors import StoreUnavailableError
 from stores.postgres.change_feed import ChangeFeed, Cursor, FeedPosition, Lead, LeadLostError, Page
-from stores.target import Target, TargetDamagedError
+from stores.target import Reference, Target, TargetDamagedError
 from worker.backoff import until_available, waits_s
 from worker.freshness import Freshness, freshness
 from worker.health import Health
@@ -47,7 +47,10 @@ class Projection(NamedTuple):
 
 
 class Projector:
-    """Goes on for ever: what fails is tried again, and the freshness that the SDKs see stands still meanwhile."""
+    """Goes on for ever: what fails is tried again, and the freshness that the SDKs see stands still meanwhile.
+
+    Only what a person must mend, a `StoreRefusedError`, comes out.
+    """
 
     def __init__(
         self, projection: Projection, *, feed: ChangeFeed, target: Target, metrics: ProjectionMetrics, health: Health
@@ -124,16 +127,25 @@ class Projector:
             lead.require()
             self._unsure = lead.epoch, lead.cursor
             try:
-                await self._target.apply(page.changes)
+                refused = await self._target.apply(page.changes)
             except TargetDamagedError:
                 await self._begin_anew(lead)
                 raise
             await lead.save(page.cursor)
             self._unsure = None
-            self._metrics.applied(self._projection.name, len(page.changes))
+            self._metrics.applied(self._projection.name, len(page.changes) - len(refused))
+            self._tell_of_refused(refused)
         if page.is_last and at is not None:
             progress.applied_to(at)
         return page.is_last
+
+    def _tell_of_refused(self, refused: Sequence[Reference]) -> None:
+        name = self._projection.name
+        for segment, generation, context in refused:
+            log.error(
+                "projection_item_too_large", projection=name, segment=segment, generation=generation, context=context
+            )
+        self._metrics.refused(name, len(refused))
 
     async def _tell(self, lead: Lead, progress: _Progress) -> None:
         position = progress.latest

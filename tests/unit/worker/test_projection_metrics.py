@@ -58,5 +58,14 @@ def test_a_process_that_does_not_lead_says_nothing_of_the_lag() -> None:
 def test_everything_is_there_from_the_start() -> None:
     exposition = ProjectionMetrics(["sdk"]).exposition().decode()
 
-    for name in ("projection_applied_total", "projection_cursor_lag_seconds", "build_info", "event_loop_lag_seconds"):
+    projection = ("projection_applied_total", "projection_refused_total", "projection_cursor_lag_seconds")
+    for name in (*projection, "build_info", "event_loop_lag_seconds"):
         assert f"cohort_sync_{name}" in exposition
+
+
+def test_what_a_target_can_never_hold_is_counted() -> None:
+    metrics = ProjectionMetrics(["sdk"])
+
+    metrics.refused("sdk", 2)
+
+    assert metrics.registry.get_sample_value("cohort_sync_projection_refused_total", {"projection": "sdk"}) == 2
