@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 
 import structlog
 
+from stores.dynamodb.target import DynamoTarget
 from stores.errors import StoreRefusedError
 from stores.postgres.change_feed import ChangeFeed
 from stores.redis import RedisTarget
@@ -24,10 +27,15 @@ log = structlog.get_logger(__name__)
 LIFE_SIGN_S = 1.0
 
 
-def target_of(projection: ProjectionSettings) -> RedisTarget:
+def target_of(projection: ProjectionSettings) -> RedisTarget | DynamoTarget:
     """The target that the configuration names. It connects when it is first used. Raises `StoreRefusedError`."""
     if projection.type == "dynamodb":
-        raise StoreRefusedError(f"projection {projection.name}: DynamoDB can't be filled yet, only Redis and Valkey")
+        return DynamoTarget(
+            projection.table or "",
+            region=projection.region,
+            endpoint_url=projection.endpoint_url.get_secret_value() if projection.endpoint_url else None,
+            prefix=projection.prefix,
+        )
     try:
         return RedisTarget(projection.redis_url(), prefix=projection.prefix)
     except ValueError:  # its text may hold a password
@@ -43,7 +51,7 @@ def projection_of(settings: Settings, projection: ProjectionSettings) -> Project
     )
 
 
-async def run_projectors(settings: Settings, *, until_applied: bool = False) -> None:
+async def run_projectors(settings: Settings, *, until_applied: bool = False, create_tables: bool = False) -> None:
     """Runs until SIGTERM or SIGINT, or until all that is committed now is applied. Raises what a person must mend."""
     names = [projection.name for projection in settings.projections]
     health = Health(("postgres", *(f"projection {name}" for name in names)))
@@ -52,13 +60,16 @@ async def run_projectors(settings: Settings, *, until_applied: bool = False) -> 
         await stack.enter_async_context(HttpServer(metrics, health, host=settings.http.host, port=settings.http.port))
         stack.enter_context(Watchdog(health, stall_s=settings.watchdog.stall_s))
         feed = await stack.enter_async_context(ChangeFeed(settings.postgres.url()))
-        projectors = []
+        projecting: list[Callable[[], Coroutine[None, None, None]]] = []
         for projection in settings.projections:
-            target = await stack.enter_async_context(target_of(projection))
-            projectors.append(
-                Projector(projection_of(settings, projection), feed=feed, target=target, metrics=metrics, health=health)
+            target = target_of(projection)
+            await stack.enter_async_context(target)
+            projector = Projector(
+                projection_of(settings, projection), feed=feed, target=target, metrics=metrics, health=health
             )
-        working = asyncio.create_task(_work(projectors, feed, metrics, health, names if until_applied else None))
+            table = target if create_tables and isinstance(target, DynamoTarget) else None
+            projecting.append(partial(_project, projector, table, projection.name, health))
+        working = asyncio.create_task(_work(projecting, feed, metrics, health, names if until_applied else None))
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, working.cancel)
@@ -67,15 +78,26 @@ async def run_projectors(settings: Settings, *, until_applied: bool = False) -> 
     log.info("projectors_stopped")
 
 
+async def _project(projector: Projector, table: DynamoTarget | None, name: str, health: Health) -> None:
+    if table is not None:
+        await until_available(health, f"projection {name}", table.create_table)
+        log.info("projection_table_ready", projection=name)
+    await projector.run()
+
+
 async def _work(
-    projectors: list[Projector], feed: ChangeFeed, metrics: ProjectionMetrics, health: Health, until: list[str] | None
+    projecting: Sequence[Callable[[], Coroutine[None, None, None]]],
+    feed: ChangeFeed,
+    metrics: ProjectionMetrics,
+    health: Health,
+    until: list[str] | None,
 ) -> None:
     await until_available(health, "postgres", feed.require_schema)
-    log.info("projectors_started", projections=len(projectors))
+    log.info("projectors_started", projections=len(projecting))
     async with asyncio.TaskGroup() as tasks:
         beside = [tasks.create_task(measure_loop_lag(metrics), name="loop-lag")]
         beside.append(tasks.create_task(_show_life(health), name="life"))
-        beside += [tasks.create_task(projector.run()) for projector in projectors]
+        beside += [tasks.create_task(run()) for run in projecting]
         if until is not None:
             await until_caught_up(feed, health, until)
             for task in beside:

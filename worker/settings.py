@@ -177,15 +177,17 @@ class ProjectionSettings(Section):
     type: Literal["redis", "dynamodb"]
     environment: Name
     prefix: str | None = None
-    """As the SDKs are told it; their own default where it is left out."""
+    """As the SDKs are told it; where it is left out their own default, which in DynamoDB is none."""
     url: Url | None = None
     """Of a Redis: `redis://` or `rediss://`."""
     url_file: SecretFromFile | None = None
     """A file that holds the URL and nothing else."""
     table: Name | None = None
-    """Of DynamoDB."""
+    """Of DynamoDB. Who we are there is told by AWS's own means: a role, or AWS_ACCESS_KEY_ID."""
     region: Name | None = None
+    """The table's; AWS_DEFAULT_REGION where it is left out."""
     endpoint_url: Url | None = None
+    """Where DynamoDB is, if not where AWS has it in that region."""
 
     def redis_url(self) -> str:
         """Where the Redis is. It may hold a password."""
