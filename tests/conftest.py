@@ -10,10 +10,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from deploy.local.dynamodb import CREDENTIALS, DynamoDb
 from deploy.local.servers import Kafka, Postgres, start_kafka, start_postgres
 from deploy.local.valkey import Valkey
 from stores.postgres.migrating import migrate
 from tests.stores import MemoryStoreUnderTest, PostgresStoreUnderTest, StoreUnderTest
+from tests.targets import DynamoUnderTest, RedisUnderTest, TargetUnderTest
 from tests.worker_process import Bench
 
 
@@ -44,6 +46,17 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     server = Valkey(tmp_path_factory.mktemp("valkey")).start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def dynamodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DynamoDb]:
+    """A DynamoDB, and in the environment what its clients need."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in CREDENTIALS.items():
+            environment.setenv(name, value)
+        server = DynamoDb(tmp_path_factory.mktemp("dynamodb")).start()
+        yield server
+        server.stop()
 
 
 @asynccontextmanager
@@ -83,6 +96,14 @@ async def store(request: pytest.FixtureRequest, postgres: Postgres) -> AsyncIter
         await migrate(dsn)
         async with PostgresStoreUnderTest(dsn) as postgres_store:
             yield postgres_store
+
+
+@pytest.fixture(params=["redis", "dynamodb"])
+async def target(request: pytest.FixtureRequest, valkey: Valkey, dynamodb: DynamoDb) -> AsyncIterator[TargetUnderTest]:
+    """Each kind of target in turn."""
+    opened = RedisUnderTest(valkey) if request.param == "redis" else DynamoUnderTest(dynamodb)
+    async with opened:
+        yield opened
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ import yaml
 from rich.console import Console
 
 from deploy.local import guard
-from deploy.local.sdk import sdk
+from deploy.local.sdk import redis_store, sdk
 from deploy.local.servers import create_topics, start_kafka, start_postgres
 from deploy.local.settings import TOPICS, sample_settings
 from deploy.local.valkey import Valkey
@@ -190,7 +190,7 @@ def evaluate(demo: Demo, url: str, folder: Path) -> None:
     keys = {row["cohort_id"]: row["segment"] for row in rows}
     kinds = {row["segment"]: row["context_kind"] for row in rows}
     console.print("\n[bold]Flags, evaluated by the LaunchDarkly Python SDK from Valkey[/bold]")
-    with sdk(demo.data(), url, folder, prefix=DEFAULT_PREFIX) as app:
+    with sdk(demo.data(), redis_store(url, prefix=DEFAULT_PREFIX), folder) as app:
         for name, members in expected.items():
             segment = keys.get(name, name)
             asked = {**members, "a stranger": False}

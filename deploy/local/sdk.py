@@ -10,7 +10,8 @@ from typing import Any
 
 from ldclient import Config, Context, LDClient
 from ldclient.config import BigSegmentsConfig
-from ldclient.integrations import Files, Redis
+from ldclient.integrations import DynamoDB, Files, Redis
+from ldclient.interfaces import BigSegmentStore
 
 STALE_AFTER_S = 120
 
@@ -31,16 +32,30 @@ class Sdk:
         return str(detail.reason.get("bigSegmentsStatus"))
 
 
+def redis_store(url: str, *, prefix: str) -> BigSegmentStore:
+    """The SDK's own reader of a target in Redis."""
+    store: BigSegmentStore = Redis.new_big_segment_store(url=url, prefix=prefix)
+    return store
+
+
+def dynamodb_store(table: str, *, region: str, endpoint_url: str, prefix: str | None = None) -> BigSegmentStore:
+    """The SDK's own reader of a target in DynamoDB."""
+    options = {"region_name": region, "endpoint_url": endpoint_url}
+    store: BigSegmentStore = DynamoDB.new_big_segment_store(table, prefix=prefix, dynamodb_opts=options)
+    return store
+
+
 @contextmanager
-def sdk(data: dict[str, Any], url: str, folder: Path, *, prefix: str) -> Iterator[Sdk]:
+def sdk(
+    data: dict[str, Any], store: BigSegmentStore, folder: Path, *, stale_after_s: float = STALE_AFTER_S
+) -> Iterator[Sdk]:
     """An SDK with a flag for each segment of `cohort-sync sdk-data`. It remembers nobody, so it sees each change."""
     file = folder / "sdk-data.json"
     file.write_text(
         json.dumps({**data, "flags": {f"flag-{key}": _flag(segment) for key, segment in data["segments"].items()}})
     )
-    store = Redis.new_big_segment_store(url=url, prefix=prefix)
     big_segments = BigSegmentsConfig(
-        store=store, context_cache_size=1, context_cache_time=0.01, status_poll_interval=0.1, stale_after=STALE_AFTER_S
+        store=store, context_cache_size=1, context_cache_time=0.01, status_poll_interval=0.1, stale_after=stale_after_s
     )
     config = Config(
         "sdk-key",

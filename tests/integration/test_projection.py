@@ -1,4 +1,4 @@
-"""What the official SDK sees of what stands in PostgreSQL, through a real Valkey."""
+"""What the official SDK sees of what stands in PostgreSQL, through a real Valkey and through moto's DynamoDB."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ldclient.interfaces import BigSegmentStore
 from redis.asyncio import Redis
 
-from deploy.local.sdk import Sdk, sdk
+from deploy.local.dynamodb import REGION, DynamoDb
+from deploy.local.sdk import STALE_AFTER_S, Sdk, dynamodb_store, redis_store, sdk
 from deploy.local.valkey import Valkey
+from stores.dynamodb.target import DynamoTarget
 from stores.target import context_reference
 from tests.worker_process import Bench, CommandProcess, ServiceProcess, eventually, webhook
+
+STALE_SOON_S = 5.0
 
 
 class Projected:
     """A bench with a projection of its own, and what an application sees of it."""
 
-    def __init__(self, bench: Bench, valkey: Valkey) -> None:
+    def __init__(self, bench: Bench, store: BigSegmentStore, **where: str) -> None:
         self.bench = bench
-        self.prefix = f"test-{uuid.uuid4().hex[:8]}"
-        self.url = valkey.url
-        self.redis: Redis = Redis.from_url(valkey.url, decode_responses=True)
-        bench.settings["projections"] = [
-            {"name": "sdk", "type": "redis", "environment": "production", "url": valkey.url, "prefix": self.prefix}
-        ]
+        bench.settings["projections"] = [{"name": "sdk", "environment": "production", **where}]
+        self._store = store
         self._processes: list[CommandProcess] = []
 
     async def catch_up(self) -> None:
@@ -39,7 +40,7 @@ class Projected:
         await self.project()
 
     async def project(self) -> None:
-        done = await self.bench.run("project", "--until-caught-up")
+        done = await self.bench.run("project", "--until-caught-up", "--create-table")
         assert done.returncode == 0, done.stderr.decode()
 
     def start(self) -> CommandProcess:
@@ -55,26 +56,64 @@ class Projected:
         return data
 
     @asynccontextmanager
-    async def application(self) -> AsyncIterator[Sdk]:
-        with sdk(await self.sdk_data(), self.url, self.bench.folder, prefix=self.prefix) as running:
+    async def application(self, *, stale_after_s: float = STALE_AFTER_S) -> AsyncIterator[Sdk]:
+        with sdk(await self.sdk_data(), self._store, self.bench.folder, stale_after_s=stale_after_s) as running:
             yield running
 
     async def references(self, key: str) -> set[str]:
         """What stands in the target of a context."""
-        found: set[Any] = await self.redis.smembers(f"{self.prefix}:big_segment_include:{context_reference(key)}")
-        return found
+        return set(await asyncio.to_thread(self._store.get_membership, context_reference(key)) or ())
 
-    async def close(self) -> None:
+    def close(self) -> None:
         for process in self._processes:
             process.kill()
-        await self.redis.aclose()
+
+
+class InRedis(Projected):
+    """With a Valkey as its target."""
+
+    def __init__(self, bench: Bench, valkey: Valkey) -> None:
+        self.prefix = f"test-{uuid.uuid4().hex[:8]}"
+        self.redis: Redis = Redis.from_url(valkey.url, decode_responses=True)
+        store = redis_store(valkey.url, prefix=self.prefix)
+        super().__init__(bench, store, type="redis", url=valkey.url, prefix=self.prefix)
+
+
+class InDynamoDb(Projected):
+    """With a table of DynamoDB as its target."""
+
+    def __init__(self, bench: Bench, dynamodb: DynamoDb, *, prefix: str) -> None:
+        self.table = f"test-{uuid.uuid4().hex[:8]}"
+        self.prefix = prefix
+        self.where = {"region": REGION, "endpoint_url": dynamodb.endpoint_url, "prefix": prefix}
+        store = dynamodb_store(self.table, **self.where)
+        super().__init__(bench, store, type="dynamodb", table=self.table, **self.where)
+
+    async def create_table(self) -> None:
+        async with DynamoTarget(self.table, **self.where) as target:
+            await target.create_table()
+
+
+@pytest.fixture(params=["redis", "dynamodb"])
+async def projected(
+    request: pytest.FixtureRequest, bench: Bench, valkey: Valkey, dynamodb: DynamoDb
+) -> AsyncIterator[Projected]:
+    """Each kind of target in turn."""
+    if request.param == "redis":
+        own: Projected = InRedis(bench, valkey)
+    else:
+        own = in_dynamodb = InDynamoDb(bench, dynamodb, prefix="ours")
+        await in_dynamodb.create_table()
+    yield own
+    own.close()
 
 
 @pytest.fixture
-async def projected(bench: Bench, valkey: Valkey) -> AsyncIterator[Projected]:
-    own = Projected(bench, valkey)
+async def in_redis(bench: Bench, valkey: Valkey) -> AsyncIterator[InRedis]:
+    own = InRedis(bench, valkey)
     yield own
-    await own.close()
+    own.close()
+    await own.redis.aclose()
 
 
 async def test_the_sdk_sees_members_leavers_and_strangers_as_they_are(projected: Projected) -> None:
@@ -108,23 +147,23 @@ async def test_two_kinds_with_the_same_key_are_two_contexts(projected: Projected
         assert not app.is_in("amplitude-people", "same", kind="user")
 
 
-async def test_keys_and_values_are_the_documented_ones(projected: Projected) -> None:
-    bench = projected.bench
+async def test_keys_and_values_are_the_documented_ones(in_redis: InRedis) -> None:
+    bench = in_redis.bench
     await bench.publish(bench.webhook_topic, webhook("beta", "abc"))
-    await projected.catch_up()
+    await in_redis.catch_up()
 
-    documented = f"{projected.prefix}:big_segment_include:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="
-    assert await projected.redis.smembers(documented) == {"amplitude-beta.g1"}
+    documented = f"{in_redis.prefix}:big_segment_include:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="
+    assert await in_redis.redis.smembers(documented) == {"amplitude-beta.g1"}
 
 
-async def test_a_set_that_nobody_needs_is_gone(projected: Projected) -> None:
-    bench = projected.bench
+async def test_a_set_that_nobody_needs_is_gone(in_redis: InRedis) -> None:
+    bench = in_redis.bench
     await bench.publish(bench.webhook_topic, webhook("beta", "abc"))
-    await projected.catch_up()
+    await in_redis.catch_up()
     await bench.publish(bench.webhook_topic, webhook("beta", "abc", in_cohort=False, at=1_692_206_764))
-    await projected.catch_up()
+    await in_redis.catch_up()
 
-    assert [key async for key in projected.redis.scan_iter(f"{projected.prefix}:big_segment_include:*")] == []
+    assert [key async for key in in_redis.redis.scan_iter(f"{in_redis.prefix}:big_segment_include:*")] == []
 
 
 async def test_the_sdk_calls_the_store_healthy_while_a_worker_and_a_projector_run(projected: Projected) -> None:
@@ -145,10 +184,34 @@ async def test_the_sdk_calls_the_store_healthy_while_a_worker_and_a_projector_ru
         await eventually(healthy)
 
 
-async def test_a_projector_that_waits_for_its_turn_or_its_target_stays_alive(
-    projected: Projected, tmp_path: Path
+@pytest.mark.parametrize("stopped", ["worker", "projector"])
+async def test_the_sdk_calls_the_store_stale_once_a_worker_or_its_projector_is_gone(
+    projected: Projected, stopped: str
 ) -> None:
     bench = projected.bench
+    await bench.publish(bench.webhook_topic, webhook("beta", "in"))
+    running = {"worker": bench.start_worker(), "projector": projected.start()}
+
+    async def member() -> set[str]:
+        return await projected.references("in")
+
+    await eventually(member)
+    async with projected.application(stale_after_s=STALE_SOON_S) as app:
+
+        async def is_called(status: str) -> bool:
+            return await asyncio.to_thread(app.status_of, "amplitude-beta", "in") == status
+
+        await eventually(lambda: is_called("HEALTHY"))
+        await running[stopped].stop()
+        await eventually(lambda: is_called("STALE"))
+        await asyncio.sleep(1)
+
+        assert await is_called("STALE")
+        assert app.is_in("amplitude-beta", "in")
+
+
+async def test_a_projector_that_waits_for_its_turn_or_its_target_stays_alive(in_redis: InRedis, tmp_path: Path) -> None:
+    bench = in_redis.bench
     with Valkey(tmp_path / "own").start() as own:
         bench.settings["projections"][0]["url"] = own.url
         log = bench.folder / "projector-alive.log"
