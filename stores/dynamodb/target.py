@@ -247,19 +247,27 @@ def _folded(changes: Iterable[Change]) -> dict[str, dict[Reference, bool]]:
 
 
 async def _in_lanes(each: Iterable[T], do: Callable[[T], Awaitable[None]]) -> None:
-    """All of these, some at a time. The first error ends it."""
+    """All of these, some at a time. After the first error nothing new is begun; what was begun is waited for.
+
+    A request that was cut off instead would leave its outcome in doubt.
+    """
     rest = iter(each)
+    errors: list[Exception] = []
 
     async def lane() -> None:
-        for one in rest:
-            await do(one)
+        try:
+            for one in rest:
+                if errors:
+                    return
+                await do(one)
+        except Exception as exc:  # noqa: BLE001 - raised below
+            errors.append(exc)
 
-    try:
-        async with asyncio.TaskGroup() as lanes:
-            for _ in range(CONNECTIONS):
-                lanes.create_task(lane())
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
+    async with asyncio.TaskGroup() as lanes:
+        for _ in range(CONNECTIONS):
+            lanes.create_task(lane())
+    if errors:
+        raise errors[0]
 
 
 def _parts(values: Iterable[T], size: int) -> list[list[T]]:
