@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 import pytest
 
+from stores.errors import StoreUnavailableError
 from worker.commands import COMMANDS, cli
-from worker.commands.frame import run_command_line
+from worker.commands.frame import run_command_line, with_address
 from worker.commands.output import rfc3339, shown, shown_content
+from worker.config import load_settings
 
 A_WEBHOOK = {"cohort_id": "7khm89cz", "cohort_name": "Beta", "in_cohort": True, "computed_time": "1692206763"}
 
@@ -119,6 +121,11 @@ def test_config_check_names_the_addresses_that_do_not_answer(command_line: Comma
         f"PostgreSQL at 127.0.0.1:{command_line.closed_port} (postgres.dsn)",
         f"Kafka at 127.0.0.1:{command_line.closed_port} (kafka.bootstrap_servers)",
     ]
+
+
+def test_a_target_that_is_away_is_not_taken_for_postgresql(command_line: CommandLine) -> None:
+    settings = load_settings(command_line.config, {})
+    assert with_address(StoreUnavailableError("DynamoDB", "down"), settings) == "DynamoDB is not available: down"
 
 
 @pytest.mark.parametrize("command", [["status"], ["dead-letters", "list"]])
