@@ -8,6 +8,7 @@ from pathlib import Path
 from consumers.errors import SENTENCES
 from consumers.formats import HEADER, known_integrations
 from worker.metrics import Metrics
+from worker.projection_metrics import ProjectionMetrics
 from worker.settings import LimitSettings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,7 +37,7 @@ def test_every_format_has_its_row() -> None:
 
 def test_every_metric_that_is_named_exists() -> None:
     named = set(re.findall(r"`(cohort_sync_\w+)", README)) - {"cohort_sync"}
-    text = Metrics().exposition().decode()
+    text = (Metrics().exposition() + ProjectionMetrics(["sdk"]).exposition()).decode()
 
     assert {name for name in named if name not in text} == set()
 
