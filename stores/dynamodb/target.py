@@ -181,6 +181,10 @@ class DynamoTarget:
         except WrongTypeError:
             raise StoreUnavailableError("DynamoDB", "an item is of another type") from None
 
+    async def forget(self, context: str) -> None:
+        """See `AuditableTarget.forget`."""
+        await self._table.call("delete_item", Key=_key(self._users, context))
+
     async def _add(self, context: str, references: Sequence[Reference]) -> None:
         if references:
             await self._update(context, references, UpdateExpression="ADD #i :r")

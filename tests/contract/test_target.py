@@ -198,3 +198,12 @@ async def test_any_changes_in_any_batches_with_repetitions_end_as_a_fold_says(
     for key in "xyz":
         wanted = {f"{each[0]}.g{each[1]}" for each, is_in in expected.items() if is_in and each[2] == f"{own}-{key}"}
         assert seen(target, f"{own}-{key}") == wanted
+
+
+async def test_of_a_context_that_is_forgotten_nothing_is_left(target: TargetUnderTest) -> None:
+    await target.target.apply([*joined("beta", "ann", "bob"), *joined("other", "ann", generation=7)])
+    for _ in range(2):
+        await target.target.forget(context_reference("ann"))
+
+        assert await standing(target) == {reference("beta", "bob")}
+        assert seen(target, "ann") == set()

@@ -48,8 +48,9 @@ async def projecting(settings: Settings, projections: Sequence[ProjectionSetting
         feed = await stack.enter_async_context(ChangeFeed(settings.postgres.url()))
         await feed.require_schema()
         # Each is opened twice: the command's own use of a target and the projector's don't disturb each other.
-        own = {each.name: await stack.enter_async_context(target_of(each)) for each in projections}
-        theirs = {each.name: await stack.enter_async_context(target_of(each)) for each in projections}
+        own, theirs = [{each.name: target_of(each) for each in projections} for _ in range(2)]
+        for target in (*own.values(), *theirs.values()):
+            await stack.enter_async_context(target)
         running = await stack.enter_async_context(asyncio.TaskGroup())
         for each in projections:
             projector = Projector(
