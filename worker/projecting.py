@@ -25,6 +25,7 @@ from worker.watchdog import Watchdog, measure_loop_lag
 log = structlog.get_logger(__name__)
 
 LIFE_SIGN_S = 1.0
+REFUSED_AGAIN_S = 15.0
 
 
 def target_of(projection: ProjectionSettings) -> RedisTarget | DynamoTarget:
@@ -68,7 +69,8 @@ async def run_projectors(settings: Settings, *, until_applied: bool = False, cre
                 projection_of(settings, projection), feed=feed, target=target, metrics=metrics, health=health
             )
             table = target if create_tables and isinstance(target, DynamoTarget) else None
-            projecting.append(partial(_project, projector, table, projection.name, health))
+            is_alone = until_applied or len(names) == 1
+            projecting.append(partial(_project, projector, table, projection.name, health, is_alone=is_alone))
         working = asyncio.create_task(_work(projecting, feed, metrics, health, names if until_applied else None))
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -78,11 +80,22 @@ async def run_projectors(settings: Settings, *, until_applied: bool = False, cre
     log.info("projectors_stopped")
 
 
-async def _project(projector: Projector, table: DynamoTarget | None, name: str, health: Health) -> None:
-    if table is not None:
-        await until_available(health, f"projection {name}", table.create_table)
-        log.info("projection_table_ready", projection=name)
-    await projector.run()
+async def _project(
+    projector: Projector, table: DynamoTarget | None, name: str, health: Health, *, is_alone: bool
+) -> None:
+    """Goes on for ever. Where a person has to act for this target, the others must not wait for that."""
+    while True:
+        try:
+            if table is not None:
+                await until_available(health, f"projection {name}", table.create_table)
+                log.info("projection_table_ready", projection=name)
+            await projector.run()
+        except StoreRefusedError as exc:
+            if is_alone:
+                raise
+            health.check_failed(f"projection {name}", str(exc))
+            log.warning("projection_refused", projection=name, why=str(exc), retry_after_s=REFUSED_AGAIN_S)
+            await asyncio.sleep(REFUSED_AGAIN_S)
 
 
 async def _work(

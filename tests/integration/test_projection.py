@@ -236,3 +236,76 @@ async def test_a_projector_that_waits_for_its_turn_or_its_target_stays_alive(in_
 
     assert alive["live"]
     assert later["seconds_since_progress"] < 2
+
+
+async def test_sdks_see_the_old_generation_or_the_new_one_until_the_old_is_swept(in_redis: InRedis) -> None:
+    bench = in_redis.bench
+    await bench.publish(bench.webhook_topic, webhook("beta", "in", "leaver"))
+    await in_redis.catch_up()
+    async with in_redis.application() as old:
+        filled = await bench.run("rebuild", "sdk", "--generation")
+        assert filled.returncode == 0, filled.stderr.decode()
+        data = json.loads(filled.stdout)
+        assert data == await in_redis.sdk_data()
+        assert data["segments"]["amplitude-beta"]["generation"] == 2
+        await bench.publish(bench.webhook_topic, webhook("beta", "leaver", in_cohort=False, at=1_692_206_764))
+        await bench.publish(bench.webhook_topic, webhook("beta", "later"))
+        await in_redis.catch_up()
+        async with in_redis.application() as new:
+            for app in (old, new):
+                assert app.is_in("amplitude-beta", "in")
+                assert app.is_in("amplitude-beta", "later")
+                assert not app.is_in("amplitude-beta", "leaver")
+            again = await bench.run("rebuild", "sdk", "--generation")
+            assert (again.returncode, again.stdout) == (1, b"")
+            assert await in_redis.references("in") == {"amplitude-beta.g1", "amplitude-beta.g2"}
+            assert await bench.rows("audit", "sdk") == []
+
+            swept = await bench.run("rebuild", "sdk", "--sweep")
+
+            assert swept.returncode == 0, swept.stderr.decode()
+            assert new.is_in("amplitude-beta", "in")
+            assert await in_redis.references("in") == {"amplitude-beta.g2"}
+            assert await bench.rows("audit", "sdk") == []
+
+
+async def test_a_rebuild_puts_back_what_is_missing_and_sweeps_what_belongs_to_nobody(in_redis: InRedis) -> None:
+    bench = in_redis.bench
+    await bench.publish(bench.webhook_topic, webhook("beta", "in", "lost"))
+    await in_redis.catch_up()
+    start = f"{in_redis.prefix}:big_segment_include:"
+    await in_redis.redis.delete(start + context_reference("lost"))
+    await in_redis.redis.sadd(start + context_reference("stranger"), "amplitude-beta.g1", "gone.g3")
+
+    done = await bench.run("rebuild", "sdk")
+
+    assert done.returncode == 0, done.stderr.decode()
+    assert await in_redis.references("lost") == {"amplitude-beta.g1"}
+    assert await in_redis.references("stranger") == set()
+
+
+async def test_a_projection_whose_target_is_away_or_unfit_stops_no_other(in_redis: InRedis, dynamodb: DynamoDb) -> None:
+    bench = in_redis.bench
+    away = {"name": "away", "type": "redis", "environment": "production", "url": "redis://127.0.0.1:1/0"}
+    unfit = {"name": "unfit", "type": "dynamodb", "environment": "production", "table": "is-not-there"}
+    unfit |= {"region": REGION, "endpoint_url": dynamodb.endpoint_url}
+    bench.settings["projections"] += [away, unfit]
+    await bench.publish(bench.webhook_topic, webhook("beta", "in"))
+    await bench.catch_up()
+    process = ServiceProcess("project", config=bench.config, log=bench.folder / "projector-three.log")
+    try:
+
+        async def member() -> set[str]:
+            return await in_redis.references("in")
+
+        assert await eventually(member) == {"amplitude-beta.g1"}
+
+        async def unready() -> dict[str, Any]:
+            checks: dict[str, Any] = (await process.get("/readyz")).json()["checks"]
+            return {} if checks["projection sdk"] != {"ok": True} else checks
+
+        checks = await eventually(unready)
+        assert "Redis is not available" in checks["projection away"]["why"]
+        assert "--create-table" in checks["projection unfit"]["why"]
+    finally:
+        process.kill()

@@ -14,6 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from consumers.feeds import Feed
+from deploy.local.processes import HOST, free_ports
 from deploy.local.valkey import Valkey
 from stores.errors import StoreError
 from stores.postgres.change_feed import ChangeFeed, Cursor
@@ -21,6 +22,7 @@ from stores.postgres.writing import PostgresStore
 from stores.redis import RedisTarget
 from stores.target import Change, context_reference
 from tests.builders import a_group, a_version
+from tests.faults.proxy import Proxy
 from tests.worker_process import eventually
 from worker.audit import Audit, Difference, Fault
 from worker.health import Health
@@ -35,7 +37,7 @@ class Ground:
     """A database with memberships, a Valkey, and projectors between the two."""
 
     def __init__(self, dsn: str, valkey: Valkey, store: PostgresStore, stack: AsyncExitStack) -> None:
-        self.dsn, self.valkey = dsn, valkey
+        self.dsn, self.valkey, self.url = dsn, valkey, valkey.url
         self.prefix = f"test-{uuid.uuid4().hex[:8]}"
         self.name = "sdk"
         self._store = store
@@ -65,7 +67,7 @@ class Ground:
         return self._running[-1]
 
     def target(self) -> RedisTarget:
-        return RedisTarget(self.valkey.url, prefix=self.prefix)
+        return RedisTarget(self.url, prefix=self.prefix)
 
     async def caught_up(self) -> None:
         async with ChangeFeed(self.dsn) as feed, asyncio.timeout(60):
@@ -258,6 +260,27 @@ async def test_a_target_that_froze_is_waited_for(alone: Ground) -> None:
     await alone.caught_up()
 
     assert await alone.members() == refs("a", "b")
+
+
+async def test_a_slow_target_is_told_to_be_as_old_as_it_is_and_holds_up_no_writer(ground: Ground) -> None:
+    (port,) = free_ports(1)
+    async with Proxy(port, ground.valkey.port) as slow:
+        ground.url = f"redis://{HOST}:{port}/0"
+        await ground.put(*(f"u{number}" for number in range(2_000)))
+        await ground.stored()
+        slow.delay_s = 0.5
+        await ground.project()
+        started = asyncio.get_running_loop().time()
+        for number in range(5):
+            await ground.put(f"u{number}", included=False)
+        written_s = asyncio.get_running_loop().time() - started
+        assert written_s < 2
+        assert await ground.synchronized_on() is None
+        await ground.caught_up()
+        said = await eventually(ground.synchronized_on)
+
+    assert said <= datetime.now(UTC).timestamp() * 1000
+    assert await ground.members() == refs(*(f"u{number}" for number in range(5, 2_000)))
 
 
 async def test_what_was_sent_to_a_frozen_target_does_not_arrive_after_what_is_sent_later(alone: Ground) -> None:

@@ -125,7 +125,8 @@ def test_config_check_names_the_addresses_that_do_not_answer(command_line: Comma
 
 def test_a_target_that_is_away_is_not_taken_for_postgresql(command_line: CommandLine) -> None:
     settings = load_settings(command_line.config, {})
-    assert with_address(StoreUnavailableError("DynamoDB", "down"), settings) == "DynamoDB is not available: down"
+    said = with_address(StoreUnavailableError("DynamoDB", "down"), settings)
+    assert said == "DynamoDB is not available: down; `projections` in the configuration says where it is"
 
 
 @pytest.mark.parametrize("command", [["status"], ["dead-letters", "list"]])
