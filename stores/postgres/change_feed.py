@@ -188,8 +188,8 @@ class ChangeFeed:
                 yield lead
             finally:
                 keeping.cancel()
-                with suppress(asyncio.CancelledError):
-                    await keeping
+                # Not `suppress(CancelledError)`: a stop that comes just now is for us, and must not be lost.
+                await asyncio.gather(keeping, return_exceptions=True)
 
     async def position(self) -> FeedPosition:
         """Where the feed ends now, and what was stored when."""

@@ -17,7 +17,7 @@ from consumers.feeds import Feed
 from deploy.local.processes import HOST, free_ports
 from deploy.local.valkey import Valkey
 from stores.errors import StoreError
-from stores.postgres.change_feed import ChangeFeed, Cursor
+from stores.postgres.change_feed import ChangeFeed, Cursor, LeadLostError
 from stores.postgres.writing import PostgresStore
 from stores.redis import RedisTarget
 from stores.target import Change, context_reference
@@ -318,6 +318,24 @@ async def test_one_leads_and_another_takes_over_when_it_is_gone(ground: Ground) 
 
     assert asyncio.get_running_loop().time() - started < 10
     assert await ground.members() == refs("a", "b")
+
+
+async def test_a_projector_that_is_stopped_while_it_loses_its_lead_stops(ground: Ground) -> None:
+    lost = asyncio.Event()
+
+    async def lead(feed: ChangeFeed) -> None:
+        with suppress(LeadLostError):
+            async with feed.leading("sdk"):
+                lost.set()
+                raise LeadLostError
+
+    async with ChangeFeed(ground.dsn) as feed:
+        leading = asyncio.create_task(lead(feed))
+        await lost.wait()
+        leading.cancel()
+        await asyncio.wait({leading})
+
+    assert leading.cancelled()
 
 
 async def test_a_session_that_is_silent_loses_the_lead(ground: Ground) -> None:
