@@ -12,10 +12,10 @@ import pytest
 
 from deploy.local.dynamodb import CREDENTIALS, DynamoDb
 from deploy.local.servers import Kafka, Postgres, start_kafka, start_postgres
-from deploy.local.valkey import Valkey
+from deploy.local.valkey import Valkey, ValkeyCluster
 from stores.postgres.migrating import migrate
 from tests.stores import MemoryStoreUnderTest, PostgresStoreUnderTest, StoreUnderTest
-from tests.targets import DynamoUnderTest, RedisUnderTest, TargetUnderTest
+from tests.targets import ClusterUnderTest, DynamoUnderTest, RedisUnderTest, TargetUnderTest
 from tests.worker_process import Bench
 
 
@@ -59,6 +59,12 @@ def dynamodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DynamoDb]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
+    with ValkeyCluster(tmp_path_factory.mktemp("valkey-cluster")).start() as cluster:
+        yield cluster
+
+
 @asynccontextmanager
 async def a_database(postgres: Postgres) -> AsyncIterator[str]:
     """The DSN of a new database without a schema."""
@@ -98,11 +104,11 @@ async def store(request: pytest.FixtureRequest, postgres: Postgres) -> AsyncIter
             yield postgres_store
 
 
-@pytest.fixture(params=["redis", "dynamodb"])
-async def target(request: pytest.FixtureRequest, valkey: Valkey, dynamodb: DynamoDb) -> AsyncIterator[TargetUnderTest]:
+@pytest.fixture(params=["valkey", "valkey_cluster", "dynamodb"])
+async def target(request: pytest.FixtureRequest) -> AsyncIterator[TargetUnderTest]:
     """Each kind of target in turn."""
-    opened = RedisUnderTest(valkey) if request.param == "redis" else DynamoUnderTest(dynamodb)
-    async with opened:
+    kinds = {"valkey": RedisUnderTest, "valkey_cluster": ClusterUnderTest, "dynamodb": DynamoUnderTest}
+    async with kinds[request.param](request.getfixturevalue(request.param)) as opened:
         yield opened
 
 

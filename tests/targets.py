@@ -6,14 +6,15 @@ import uuid
 from typing import Any, Protocol, Self
 
 from aiobotocore.session import get_session
-from ldclient.interfaces import BigSegmentStore
+from ldclient.interfaces import BigSegmentStore, BigSegmentStoreMetadata
 from redis.asyncio import Redis
+from redis.cluster import RedisCluster
 
 from deploy.local.dynamodb import REGION, DynamoDb
 from deploy.local.sdk import dynamodb_store, redis_store
-from deploy.local.valkey import Valkey
+from deploy.local.valkey import Valkey, ValkeyCluster
 from stores.dynamodb.target import DynamoTarget
-from stores.redis import RedisTarget
+from stores.redis.target import RedisTarget
 from stores.target import AuditableTarget, context_reference
 
 
@@ -68,6 +69,51 @@ class RedisUnderTest:
 
     async def damage(self, context_key: str) -> None:
         await self._redis.set(f"{self._prefix}:big_segment_include:{context_reference(context_key)}", "not a set")
+
+
+class ClusterStore(BigSegmentStore):
+    """Reads a cluster as the SDKs do that can; the Python SDK's own store knows single servers only."""
+
+    def __init__(self, cluster: ValkeyCluster, prefix: str) -> None:
+        self._redis = RedisCluster.from_url(cluster.url, decode_responses=True)
+        self._prefix = prefix
+
+    def get_metadata(self) -> BigSegmentStoreMetadata:
+        said = self._redis.get(f"{self._prefix}:big_segments_synchronized_on")
+        return BigSegmentStoreMetadata(int(said) if said else None)
+
+    def get_membership(self, context_hash: str) -> dict[str, bool] | None:
+        included = self._redis.smembers(f"{self._prefix}:big_segment_include:{context_hash}")
+        return dict.fromkeys(map(str, included), True) or None
+
+    def stop(self) -> None:
+        self._redis.close()
+
+
+class ClusterUnderTest:
+    """Under a prefix that nobody else uses, in a cluster."""
+
+    def __init__(self, cluster: ValkeyCluster) -> None:
+        self._prefix = f"test-{uuid.uuid4().hex[:8]}"
+        self._cluster = cluster
+        self.target = RedisTarget(cluster.url, prefix=self._prefix)
+        self.sdk = ClusterStore(cluster, self._prefix)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.target.__aexit__(*exc)
+        self.sdk.stop()
+
+    async def empty(self) -> None:
+        for node in self._cluster.nodes:
+            with node.client() as client:
+                client.flushall()
+
+    async def damage(self, context_key: str) -> None:
+        with RedisCluster.from_url(self._cluster.url) as client:
+            client.set(f"{self._prefix}:big_segment_include:{context_reference(context_key)}", "not a set")
 
 
 class DynamoUnderTest:

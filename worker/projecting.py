@@ -13,7 +13,7 @@ import structlog
 from stores.dynamodb.target import DynamoTarget
 from stores.errors import StoreRefusedError
 from stores.postgres.change_feed import ChangeFeed
-from stores.redis import RedisTarget
+from stores.redis.target import RedisTarget
 from worker.backoff import until_available
 from worker.health import Health
 from worker.http_server import HttpServer
@@ -38,7 +38,13 @@ def target_of(projection: ProjectionSettings) -> RedisTarget | DynamoTarget:
             prefix=projection.prefix,
         )
     try:
-        return RedisTarget(projection.redis_url(), prefix=projection.prefix)
+        return RedisTarget(
+            projection.redis_url(),
+            prefix=projection.prefix,
+            ssl_cafile=projection.ssl_cafile,
+            ssl_certfile=projection.ssl_certfile,
+            ssl_keyfile=projection.ssl_keyfile,
+        )
     except ValueError:  # its text may hold a password
         raise StoreRefusedError(
             f"projection {projection.name}: url should be that of a Redis, as in redis://127.0.0.1:6379/0"

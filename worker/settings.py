@@ -182,6 +182,12 @@ class ProjectionSettings(Section):
     """Of a Redis: `redis://` or `rediss://`."""
     url_file: SecretFromFile | None = None
     """A file that holds the URL and nothing else."""
+    ssl_cafile: ReadableFile | None = None
+    """For `rediss://`: certificates, in PEM, of the authorities to trust; the system's where it is left out."""
+    ssl_certfile: ReadableFile | None = None
+    """Our own certificate, in PEM, where the server asks for one."""
+    ssl_keyfile: ReadableFile | None = None
+    """The key of `ssl_certfile`, where that does not hold it."""
     table: Name | None = None
     """Of DynamoDB. Who we are there is told by AWS's own means: a role, or AWS_ACCESS_KEY_ID."""
     region: Name | None = None

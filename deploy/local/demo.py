@@ -30,7 +30,7 @@ from deploy.local.sdk import redis_store, sdk
 from deploy.local.servers import create_topics, start_kafka, start_postgres
 from deploy.local.settings import TOPICS, sample_settings
 from deploy.local.valkey import Valkey
-from stores.redis import DEFAULT_PREFIX
+from stores.redis.target import DEFAULT_PREFIX
 
 SAMPLES = Path(__file__).parent / "samples"
 HOURLY_MEMBERS = 50_000

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import signal
+import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
-from deploy.local.processes import HOST, Server, ServerNotStartedError, ports_of
+from redis import Redis
+
+from deploy.local.processes import HOST, POLL_S, START_S, Server, ServerNotStartedError, ports_of
+
+SLOTS = 16_384
 
 
 def program() -> Path:
@@ -42,3 +48,69 @@ class Valkey(Server):
     def _command(self) -> list[str]:
         options = {"bind": HOST, "port": str(self.port), "save": "", "appendonly": "no", "dir": str(self.folder)}
         return [str(program()), *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+
+class ValkeyCluster:
+    """Primaries of one cluster, among which the slots are shared out evenly."""
+
+    PRIMARIES = 3
+
+    def __init__(self, folder: Path) -> None:
+        self.nodes = [_ClusterNode(folder / f"node-{number}") for number in range(self.PRIMARIES)]
+
+    @property
+    def url(self) -> str:
+        """Of the first; a client finds the others by it."""
+        return self.nodes[0].url
+
+    def start(self) -> Self:
+        """Returns when every slot is served."""
+        for node in self.nodes:
+            node.start()
+        share = -(-SLOTS // self.PRIMARIES)
+        for number, node in enumerate(self.nodes):
+            with node.client() as client:
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", number * share, min((number + 1) * share, SLOTS) - 1)
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for node in self.nodes[1:]:
+            with self.nodes[0].client() as client:
+                client.execute_command("CLUSTER", "MEET", HOST, node.port, node.bus_port)
+        deadline = time.monotonic() + START_S
+        while not all(node.serves_its_cluster(self.PRIMARIES) for node in self.nodes):
+            if time.monotonic() > deadline:
+                message = f"the cluster was not whole after {START_S:.0f} s; see {self.nodes[0].log}"
+                raise ServerNotStartedError(message)
+            time.sleep(POLL_S)
+        return self
+
+    def stop(self) -> None:
+        """Ends all of them."""
+        for node in self.nodes:
+            node.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+
+class _ClusterNode(Valkey):
+    """One of them. It remembers its cluster in its folder."""
+
+    bus_port: int
+
+    def _prepare(self) -> None:
+        self.port, self.bus_port = ports_of(self.folder, 2)
+
+    def _command(self) -> list[str]:
+        options = {"cluster-enabled": "yes", "cluster-port": str(self.bus_port), "cluster-node-timeout": "2000"}
+        return [*super()._command(), *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+    def client(self) -> Redis:
+        return Redis(HOST, self.port, decode_responses=True)
+
+    def serves_its_cluster(self, primaries: int) -> bool:
+        with self.client() as client:
+            said = str(client.execute_command("CLUSTER", "INFO"))
+        return "cluster_state:ok" in said and f"cluster_known_nodes:{primaries}" in said

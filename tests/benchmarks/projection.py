@@ -16,7 +16,7 @@ from redis import asyncio as redis
 
 from consumers.feeds import Feed
 from stores.postgres.change_feed import ChangeFeed
-from stores.redis import CHUNK_CHANGES, RedisTarget
+from stores.redis.target import CHUNK_CHANGES, RedisTarget
 from stores.target import context_reference, segment_reference
 from tests.benchmarks.contenders import Command, Worker, settings
 from tests.benchmarks.drain import MEMORY_LIMIT_MIB, peak_memory_mib

@@ -16,7 +16,7 @@ from aiokafka import TopicPartition
 
 from stores.model import Position
 from stores.postgres.change_feed import ChangeFeed
-from stores.redis import RedisTarget
+from stores.redis.target import RedisTarget
 from stores.target import Reference, context_reference
 from tests.faults.deployment import PROJECTION, TOPICS, deployed
 from tests.faults.faults import FAULTS

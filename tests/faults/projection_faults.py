@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from stores.postgres.change_feed import LEASE_S
-from stores.redis import ANSWER_TIMEOUT_S
+from stores.redis.target import ANSWER_TIMEOUT_S
 from tests.faults.ground import Ground, fault, hold
 
 

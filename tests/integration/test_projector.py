@@ -19,7 +19,7 @@ from deploy.local.valkey import Valkey
 from stores.errors import StoreError
 from stores.postgres.change_feed import ChangeFeed, Cursor, LeadLostError
 from stores.postgres.writing import PostgresStore
-from stores.redis import RedisTarget
+from stores.redis.target import RedisTarget
 from stores.target import Change, context_reference
 from tests.builders import a_group, a_version
 from tests.faults.proxy import Proxy

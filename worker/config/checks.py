@@ -20,7 +20,10 @@ from worker.setting_types import manifests_in
 from worker.settings import KafkaSettings
 
 _NEEDED = {"redis": ("url", "url_file"), "dynamodb": ("table",)}
-_ONLY_FOR = {"url": "redis", "url_file": "redis", "table": "dynamodb", "region": "dynamodb", "endpoint_url": "dynamodb"}
+_ONLY_FOR = {
+    **dict.fromkeys(("url", "url_file", "ssl_cafile", "ssl_certfile", "ssl_keyfile"), "redis"),
+    **dict.fromkeys(("table", "region", "endpoint_url"), "dynamodb"),
+}
 
 Values = Mapping[str, object]
 
@@ -160,6 +163,10 @@ def _projections(values: Values) -> Iterator[Problem]:
             for name, only_for in _ONLY_FOR.items():
                 if name in projection.values and only_for != kind:
                     yield Problem((*projection.location, name), f"is for type {only_for}, and this is {kind}")
+        if (projection.text("url") or "").startswith("redis://"):
+            for name in projection.values:
+                if name.startswith("ssl_"):
+                    yield Problem((*projection.location, name), "does nothing with redis://: set url to rediss://")
 
 
 def _gateway(gateway: Values, feeds: list[_Entry]) -> Iterator[Problem]:

@@ -1,0 +1,106 @@
+"""One server of Redis or Valkey: many commands in one exchange, and nothing left on its way where one failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
+
+log = structlog.get_logger(__name__)
+
+CONNECT_TIMEOUT_S = 5.0
+HEALTH_CHECK_S = 15
+
+Command = Sequence[str | bytes]
+
+
+class Node:
+    """Connections to one server, made on demand."""
+
+    def __init__(self, connection_class: type[AbstractConnection], options: Mapping[str, Any]) -> None:
+        self._connection_class = connection_class
+        self._options = options
+        self._abandoned: dict[str, Redis] = {}
+        """By the names of their connections, the clients that may have sent what was never acknowledged."""
+        self._may_not_kill = False
+        self._open()
+
+    def _open(self) -> None:
+        self._name = f"cohort-sync-{uuid4()}"
+        own = {
+            "socket_connect_timeout": CONNECT_TIMEOUT_S,
+            "socket_timeout": None,  # a limit for each answer would cost more than the answer; see target.py
+            "health_check_interval": HEALTH_CHECK_S,
+            "retry": Retry(NoBackoff(), 0),  # the projector tries again, from its cursor
+            "client_name": self._name,
+        }
+        pool = ConnectionPool(self._connection_class, max_connections=2, **{**self._options, **own})
+        self.client: Redis = Redis.from_pool(pool)
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        for client in (self.client, *self._abandoned.values()):
+            with suppress(RedisError, OSError):
+                await client.aclose()
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers, errors among them. The client's own pipelines take three times as long for the same bytes."""
+        if not commands:
+            return []
+        pool = self.client.connection_pool
+        try:
+            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+            await connection.send_packed_command(b"".join(map(_packed, commands)))
+            answers = [await _answer(connection) for _ in commands]
+            await pool.release(connection)
+        except BaseException:
+            self._abandoned[self._name] = self.client
+            self._open()
+            raise
+        return answers
+
+    async def settle(self) -> None:
+        """Ends on the server what exchanges that failed have left, so that it reads no more from there.
+
+        What a frozen server, or a network that comes back, still has of ours would otherwise be done after what we sent
+        later on another connection.
+        """
+        if not self._abandoned:
+            return
+        for client in self._abandoned.values():
+            with suppress(RedisError, OSError):
+                await client.aclose()
+        try:
+            for each in await self.client.client_list():
+                if each["name"] in self._abandoned:
+                    await self.client.client_kill_filter(_id=each["id"])
+        except NoPermissionError:
+            # Without the right to do so: the answer came after what the server had read of the old ones.
+            if not self._may_not_kill:
+                log.warning("redis_connections_not_ended", needs="CLIENT LIST, CLIENT KILL")
+            self._may_not_kill = True
+        self._abandoned.clear()
+
+
+def _packed(command: Command) -> bytes:
+    """A command as Redis reads it. Source: "Sending commands to a Redis server" of its protocol specification."""
+    packed = [b"*%d\r\n" % len(command)]
+    for part in command:
+        raw = part if isinstance(part, bytes) else part.encode()
+        packed.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
+    return b"".join(packed)
+
+
+async def _answer(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response(disable_decoding=True)
+    except ResponseError as exc:
+        return exc
