@@ -39,7 +39,7 @@ down: $(INSTALLED) ## Stop what `make up` started
 
 .PHONY: test
 test: install check ## Everything a change must pass
-	$(VENV)/python -m pytest
+	$(VENV)/python -m pytest -n 2 --dist loadfile  # each process has servers of its own; mostly they wait
 
 .PHONY: check
 check: $(INSTALLED) ## Formatting, lint, types and import contracts

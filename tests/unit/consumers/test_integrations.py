@@ -143,7 +143,7 @@ def rows_by_action(tool: str, payload: Callable[..., Any], adds: str, removes: s
             for word in (usual.upper(), usual.title(), f" {usual}", f"{usual} \n")
         ],
         *[
-            (f"26-{odd!r}-{tool}", tool, payload("u1", action=odd), unknown)
+            (f"26-{'nothing' if odd is NOTHING else repr(odd)}-{tool}", tool, payload("u1", action=odd), unknown)
             for odd in ([adds], {"action": adds}, True, 1, None, NOTHING)
         ],
         (f"12-no-object-{tool}", tool, payload(None, "u2"), ["0: member_invalid", f"+u2 {key}"]),
