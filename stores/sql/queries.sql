@@ -457,3 +457,31 @@ FROM rows WHERE m.segment_id = rows.segment_id AND m.context_hash = $1;
 
 -- name: delete_everywhere
 DELETE FROM membership AS m USING segment WHERE m.segment_id = segment.id AND m.context_hash = $1;
+-- name: create_token
+INSERT INTO access_token (id, name, sha256, role, policy, feed) VALUES ($1, $2, $3, $4, $5::text::jsonb, $6);
+
+-- name: list_tokens
+SELECT id, name, sha256, role, policy::text AS policy, feed, created_at, revoked_at, last_used_at
+FROM access_token ORDER BY created_at, id;
+
+-- name: tokens_in_force
+SELECT id, sha256, policy::text AS policy, feed FROM access_token WHERE revoked_at IS NULL;
+
+-- name: tokens_fingerprint
+-- Tokens are made and revoked and never changed, so this is the same as long as those in force are. Every gateway asks
+-- it each second, and reads the tokens only when it differs.
+SELECT count(*) || ' ' || coalesce(sum(hashtextextended(id || coalesce(revoked_at::text, ''), 0)), 0)
+FROM access_token;
+
+-- name: revoke_token
+UPDATE access_token SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1 RETURNING name;
+
+-- name: note_token_use
+UPDATE access_token SET last_used_at = greatest(last_used_at, used.at)
+FROM unnest($1::text[], $2::timestamptz[]) AS used (id, at) WHERE access_token.id = used.id;
+
+-- name: find_tags
+SELECT environment.key AS environment, segment.key, segment.tags
+FROM segment JOIN environment ON environment.id = segment.environment_id
+JOIN unnest($1::text[], $2::text[]) AS wanted (environment, key)
+  ON wanted.environment = environment.key AND wanted.key = segment.key;

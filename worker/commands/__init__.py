@@ -29,6 +29,7 @@ COMMANDS = {
     "audit": "audit",
     "sdk-data": "sdk_data",
     "status": "status",
+    "tokens": "tokens",
 }
 """Each command and its module, in the order in which one meets them."""
 

@@ -1,0 +1,12 @@
+-- Who may send to the gateway. Of a token only its hash is kept; a revoked one stays, so that what it did can be told.
+CREATE TABLE access_token (
+    id           text        PRIMARY KEY,  -- part of the token, so that it is found without comparing secrets
+    name         text        NOT NULL,
+    sha256       bytea       NOT NULL,     -- of the whole token, which is random: no slow hash is needed
+    role         text,                     -- what it was made with, where that was a role
+    policy       jsonb       NOT NULL,     -- statements as LaunchDarkly writes them
+    feed         text,                     -- null, or the only feed that it may send to: a write key
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    revoked_at   timestamptz,
+    last_used_at timestamptz               -- to the minute
+);
