@@ -14,6 +14,7 @@ from deploy.local.dynamodb import CREDENTIALS, DynamoDb
 from deploy.local.servers import Kafka, Postgres, start_kafka, start_postgres
 from deploy.local.valkey import Valkey, ValkeyCluster
 from stores.postgres.migrating import migrate
+from tests.gateway import GatewayUnderTest
 from tests.stores import MemoryStoreUnderTest, PostgresStoreUnderTest, StoreUnderTest
 from tests.targets import ClusterUnderTest, DynamoUnderTest, RedisUnderTest, TargetUnderTest
 from tests.worker_process import Bench
@@ -116,4 +117,11 @@ async def target(request: pytest.FixtureRequest) -> AsyncIterator[TargetUnderTes
 async def bench(kafka: Kafka, database: str, tmp_path: Path) -> AsyncIterator[Bench]:
     """Topics, a database and a configuration of this test's own, and the workers that it starts."""
     async with Bench(kafka.bootstrap_servers, database, tmp_path) as own:
+        yield own
+
+
+@pytest.fixture
+async def gateway(bench: Bench) -> AsyncIterator[GatewayUnderTest]:
+    """A gateway, once it is started, with topics and a database of this test's own."""
+    async with GatewayUnderTest(bench) as own:
         yield own

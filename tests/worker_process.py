@@ -24,6 +24,7 @@ from deploy.local import guard
 from deploy.local.servers import create_topics
 
 WAIT_S = 60.0
+HTTP_OK = 200
 T = TypeVar("T")
 
 
@@ -96,6 +97,23 @@ class WorkerProcess(ServiceProcess):
         super().__init__("run", *arguments, config=config, log=log)
 
 
+class GatewayProcess(ServiceProcess):
+    """One `cohort-sync gateway`."""
+
+    def __init__(self, config: Path, *, log: Path) -> None:
+        super().__init__("gateway", config=config, log=log)
+
+    async def ready(self) -> str:
+        """Its address, once it takes requests."""
+        started = await self.logged("gateway_started")
+
+        async def is_ready() -> bool:
+            return (await self.get("/readyz")).status_code == HTTP_OK
+
+        await eventually(is_ready)
+        return f"http://127.0.0.1:{started['port']}"
+
+
 class Bench:
     """A consumer group, topics and a database that nobody else uses."""
 
@@ -125,7 +143,7 @@ class Bench:
                 self._feed("engage", self.segment_topic, "segment"),
             ],
         }
-        self._workers: list[WorkerProcess] = []
+        self._workers: list[ServiceProcess] = []
 
     @staticmethod
     def _feed(name: str, topic: str, form: str) -> dict[str, Any]:
@@ -179,6 +197,12 @@ class Bench:
         worker = WorkerProcess(self.config, *arguments, log=log)
         self._workers.append(worker)
         return worker
+
+    def start_gateway(self) -> GatewayProcess:
+        self.settings["gateway"] = {"port": 0, **self.settings.get("gateway", {})}
+        gateway = GatewayProcess(self.config, log=self.folder / f"gateway-{len(self._workers)}.log")
+        self._workers.append(gateway)
+        return gateway
 
     async def catch_up(self) -> None:
         """Runs a worker until everything published so far is stored."""

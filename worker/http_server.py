@@ -40,7 +40,7 @@ class HttpServer:
     """Serves from `async with` until its end. With port 0 it takes a free one; either way the log says which."""
 
     def __init__(self, metrics: ProcessMetrics, health: Health, *, host: str, port: int) -> None:
-        self._socket = _bound(host, port)
+        self._socket = listening_socket(host, port, section="http")
         config = uvicorn.Config(
             _application(metrics, health),
             http=_BriefConnection,
@@ -54,7 +54,7 @@ class HttpServer:
             h11_max_incomplete_event_size=HEADER_BYTES,
             timeout_graceful_shutdown=STOP_TIMEOUT_S,
         )
-        self._server = _Server(config)
+        self._server = QuietServer(config)
 
     async def __aenter__(self) -> Self:
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http")
@@ -67,10 +67,12 @@ class HttpServer:
         await self._serving
 
 
-class _Server(uvicorn.Server):
+class QuietServer(uvicorn.Server):
+    """A server within a process that has more to do."""
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals belong to the worker, which drains."""
+        """Signals belong to the process, which drains."""
         yield
 
 
@@ -86,8 +88,8 @@ class _BriefConnection(H11Protocol):
         super().connection_lost(exc)
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """A socket that listens there; from now on nobody's connection is refused."""
+def listening_socket(host: str, port: int, *, section: str) -> socket.socket:
+    """A socket that listens there; from now on nobody's connection is refused. `section` has host and port."""
     bound: socket.socket | None = None
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -98,7 +100,7 @@ def _bound(host: str, port: int) -> socket.socket:
     except OSError as exc:
         if bound:
             bound.close()
-        where = f"http.host and http.port: {host}:{port}"
+        where = f"{section}.host and {section}.port: {host}:{port}"
         raise PortTakenError(
             f"{where} can't be used ({exc.strerror}): choose others, or port 0 for a free one"
         ) from None

@@ -209,6 +209,8 @@ class GatewaySettings(Section):
     max_body_bytes: Annotated[int, Field(ge=1_024, le=64 * MIB)] = 8 * MIB
     feed: Name | None = None
     """Where `segment-targets` and `/lists` publish; the first feed with `format: header` where it is left out."""
+    token_requests_per_s: Annotated[float, Field(ge=1, le=1_000_000)] = 5_000
+    """What one token may send to one gateway; beyond it the answer is 429."""
 
 
 class ShutdownSettings(Section):

@@ -16,6 +16,7 @@ from worker.config.problems import did_you_mean
 COMMANDS = {
     "run": "run",
     "project": "project",
+    "gateway": "gateway",
     "migrate": "migrate",
     "config": "config",
     "parse": "parse",

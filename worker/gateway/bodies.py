@@ -1,0 +1,70 @@
+"""Bodies of requests: read within limits of size and time, and unpacked within the same."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import zlib
+
+from starlette.requests import ClientDisconnect, Request
+
+from worker.gateway.answers import Refused, too_large
+from worker.gateway.limits import BodyAccount
+
+READ_WITHIN_S = 15.0
+_GZIP = 16 + zlib.MAX_WBITS
+_JSON_TYPE = re.compile(r"\s*(application/(?:[a-z0-9.-]+\+)?json|text/plain)\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
+
+
+def check_size(request: Request, max_bytes: int) -> None:
+    """Raises `Refused` for a body that says itself that it is too large, or is in no form that we read."""
+    length = request.headers.get("content-length")
+    if length is not None and length.isdecimal() and int(length) > max_bytes:
+        raise too_large(f"The body is larger than {max_bytes} bytes")
+
+
+def check_form(request: Request) -> None:
+    """Raises `Refused` for a body that is no JSON, or is packed in another way than gzip."""
+    media_type = request.headers.get("content-type")
+    if media_type is not None and not _JSON_TYPE.fullmatch(media_type):
+        raise Refused(415, "unsupported_media_type", "Send application/json")
+    if len(request.headers.getlist("content-encoding")) > 1 or _encoding(request) not in ("", "identity", "gzip"):
+        raise Refused(415, "unsupported_media_type", "Send the body as it is, or with Content-Encoding: gzip")
+
+
+async def read_body(request: Request, max_bytes: int, account: BodyAccount) -> bytes:
+    """All of the body, unpacked. Raises `Refused`."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(READ_WITHIN_S):
+            async for chunk in request.stream():
+                account.add(len(chunk))
+                body += chunk
+                if len(body) > max_bytes:
+                    raise too_large(f"The body is larger than {max_bytes} bytes")
+    except TimeoutError:
+        message = f"The body did not arrive within {READ_WITHIN_S:.0f} s"
+        raise Refused(408, "request_timeout", message, {"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise Refused(400, "client_disconnected", "The body ended before its end") from None
+    return _unpacked(bytes(body), max_bytes, account) if _encoding(request) == "gzip" else bytes(body)
+
+
+def _encoding(request: Request) -> str:
+    return request.headers.get("content-encoding", "").strip().casefold()
+
+
+def _unpacked(packed: bytes, max_bytes: int, account: BodyAccount) -> bytes:
+    """Never more than the limit, whatever it would become."""
+    unpacker = zlib.decompressobj(_GZIP)
+    try:
+        unpacked = unpacker.decompress(packed, max_bytes + 1)
+    except zlib.error:
+        raise Refused(400, "invalid_request", "The body is no gzip file") from None
+    if len(unpacked) > max_bytes:
+        raise too_large(f"The body is larger than {max_bytes} bytes once it is unpacked")
+    if not unpacker.eof or unpacker.unused_data:
+        # Of several files in one, millions of empty ones would fit.
+        raise Refused(400, "invalid_request", "The body is not one complete gzip file")
+    account.add(len(unpacked))
+    return unpacked

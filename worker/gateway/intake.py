@@ -1,0 +1,155 @@
+"""What happens to a body: it is parsed as the worker will parse it, allowed, published, and acknowledged.
+
+The order is from cheap to dear, and nothing is half accepted: either Kafka has all of the body, or the answer is an
+error and it may be sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from starlette.requests import Request
+
+from consumers.errors import SENTENCES, InvalidRecord, KafkaUnavailableError, Reason, Reject
+from consumers.feeds import Feed
+from consumers.inspection import Outgoing
+from consumers.normalize import Normalizer
+from consumers.parsed import Parsed
+from consumers.producing import AcknowledgedProducer, TooLargeForTopicError
+from consumers.record import Record
+from consumers.segment_key import segment_key
+from stores.model import SegmentKey
+from worker.gateway.answers import Refused, forbidden, too_large, unavailable
+from worker.gateway.bodies import check_form, check_size, read_body
+from worker.gateway.limits import BodyAccount, InFlight, RateLimit
+from worker.gateway.policies import CREATE_SEGMENT, DEFAULT_PROJECT, UPDATE_INCLUDED, Resource
+from worker.gateway.tags import SegmentTags
+from worker.gateway.tokens import KnownTokens, Token, credential_in
+
+SYNC = (CREATE_SEGMENT, UPDATE_INCLUDED)
+"""What a token needs for a segment that it sends members of."""
+MOST_SEGMENTS = 1_000
+"""That one body may be about: each is looked up in the token's policy."""
+MOST_REASONS_TOLD = 5
+REJECTED_HEADER = "X-Cohort-Sync-Rejected"
+
+
+class Taken(NamedTuple):
+    """A body that was understood, at least in part."""
+
+    parsed: Parsed
+    environment: str
+    segments: tuple[str, ...]
+
+    def headers(self) -> dict[str, str]:
+        """What the answer says about members that were not understood."""
+        rejected = len(self.parsed.rejects)
+        return {REJECTED_HEADER: str(rejected)} if rejected else {}
+
+
+class Intake:
+    """Takes bodies in. All its methods raise `Refused`, with the answer to be given."""
+
+    def __init__(  # noqa: PLR0913 - all that a request passes on its way
+        self,
+        *,
+        tokens: KnownTokens,
+        rates: RateLimit,
+        in_flight: InFlight,
+        normalizer: Normalizer,
+        tags: SegmentTags,
+        producer: AcknowledgedProducer,
+        projects: Mapping[str, str | None],
+        max_body_bytes: int,
+    ) -> None:
+        self._tokens = tokens
+        self._rates = rates
+        self.in_flight = in_flight
+        self._normalizer = normalizer
+        self._tags = tags
+        self._producer = producer
+        self._projects = projects
+        self._max_body_bytes = max_body_bytes
+
+    def admit(self, request: Request, denied: Callable[[], Refused] = forbidden) -> Token:
+        """The token that the request shows."""
+        check_size(request, self._max_body_bytes)
+        if not self._tokens.are_current():
+            raise unavailable("It can't be said now who is allowed in; send the same again later")
+        shown = request.headers.getlist("authorization")
+        token = self._tokens.find(credential_in(shown[0]) if len(shown) == 1 else None)
+        if token is None:
+            raise denied()
+        self._rates.take(token.id)
+        return token
+
+    async def body(self, request: Request, account: BodyAccount) -> bytes:
+        """What was sent."""
+        check_size(request, self._max_body_bytes)
+        check_form(request)
+        return await read_body(request, self._max_body_bytes, account)
+
+    def read(self, body: bytes, feed: Feed, integration: str) -> Taken | None:
+        """What the body says as a record of this feed; None where it says nothing about any membership."""
+        headers = (("integration", integration.encode()),)
+        try:
+            parsed = self._normalizer.parse(Record(feed.topics[0], 0, 0, 0, None, body, headers), feed)
+        except InvalidRecord as problem:
+            raise invalid([Reject(None, problem.reason, problem.detail)]) from None
+        if parsed.ignored is not None:
+            return None
+        if not parsed.changes and parsed.operation is None:
+            raise invalid(parsed.rejects)
+        if parsed.environment is None:
+            detail = "neither the payload nor the feed names one"
+            raise invalid([Reject(None, Reason.ENVIRONMENT_MISSING, detail)])
+        about = [*((parsed.operation,) if parsed.operation else ()), *parsed.changes]
+        cohorts = dict.fromkeys((each.cohort.integration, each.cohort.cohort_id) for each in about)
+        if len(cohorts) > MOST_SEGMENTS:
+            raise too_large(f"The body is about more than {MOST_SEGMENTS} segments")
+        return Taken(parsed, parsed.environment, tuple(segment_key(*cohort) for cohort in cohorts))
+
+    async def allow(self, token: Token, taken: Taken, denied: Callable[[], Refused] = forbidden) -> None:
+        """Returns where the token may sync every segment that the body is about."""
+        project = self.project(taken.environment)
+        tags = {}
+        if token.policy.needs_tags:
+            tags = await self._tags.find(SegmentKey(taken.environment, key) for key in taken.segments)
+        for key in taken.segments:
+            found = tags.get(SegmentKey(taken.environment, key), frozenset())
+            if not token.policy.allows(Resource(project, taken.environment, key, found), SYNC):
+                raise denied()
+
+    def project(self, environment: str) -> str:
+        """The project of an environment, as policies name it."""
+        return self._projects.get(environment) or DEFAULT_PROJECT
+
+    async def publish(self, body: bytes, feed: Feed, integration: str, taken: Taken) -> None:
+        """Returns when every in-sync replica has the body as it came."""
+        record = Outgoing(
+            feed.topics[0],
+            f"{taken.environment}/{taken.segments[0]}".encode(),
+            body,
+            (("integration", integration.encode()), ("environment", taken.environment.encode())),
+        )
+        try:
+            await self._producer.send(record)
+        except KafkaUnavailableError:
+            raise unavailable("Kafka has not acknowledged it in time; send the same again later") from None
+        except TooLargeForTopicError:
+            raise too_large("The body is larger than its topic takes") from None
+
+
+def invalid(rejects: Iterable[Reject]) -> Refused:
+    """Nothing of it can be used, for these reasons."""
+    reasons: dict[Reason, list[Reject]] = {}
+    for each in rejects:
+        reasons.setdefault(each.reason, []).append(each)
+    told = [_told(reason, found) for reason, found in list(reasons.items())[:MOST_REASONS_TOLD]]
+    return Refused(400, "invalid_request", " ".join(told) or "Nothing in it can be used")
+
+
+def _told(reason: Reason, found: list[Reject]) -> str:
+    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{SENTENCES[reason]} ({reason}: {found[0].detail}{more})"

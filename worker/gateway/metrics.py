@@ -1,0 +1,36 @@
+"""The metrics of the gateway. The names are fixed in interface.md 7."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from worker.process_metrics import ProcessMetrics
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+
+
+class GatewayMetrics(ProcessMetrics):
+    """What a gateway reports, for each of its routes from 0 on."""
+
+    def __init__(self, routes: Iterable[str]) -> None:
+        super().__init__()
+        self.gateway_requests_total = self._counter(
+            "gateway_requests",
+            "Answers by route and status. 403: somebody's token is wrong. 503: Kafka, or too much at once.",
+            "route",
+            "code",
+        )
+        self.gateway_request_seconds = self._histogram(
+            "gateway_request_seconds",
+            "From the headers to the answer, Kafka's acknowledgement included. Amplitude gives up after a second.",
+            SECONDS,
+            "route",
+        )
+        self.gateway_in_flight = self._gauge("gateway_in_flight_requests", "Requests that are not answered yet.")
+        for route in routes:
+            self.gateway_request_seconds.labels(route)
+
+    def answered(self, route: str, code: int, seconds: float) -> None:
+        """One request came to its end."""
+        self.gateway_requests_total.labels(route, str(code)).inc()
+        self.gateway_request_seconds.labels(route).observe(seconds)

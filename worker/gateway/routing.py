@@ -1,0 +1,94 @@
+"""Between Starlette and the routes: every request is timed, counted and answered, whatever happens in it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from stores.errors import StoreUnavailableError
+from worker.gateway.answers import Refused, refusal, unavailable
+from worker.gateway.metrics import GatewayMetrics
+
+log = structlog.get_logger(__name__)
+
+OTHER = "other"
+"""The route of requests that none of ours takes."""
+_SERVER_ERROR = 500
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Endpoint(NamedTuple):
+    """One route: what metrics and logs call it, where it is, and who answers."""
+
+    name: str
+    paths: Sequence[str]
+    methods: Sequence[str]
+    handler: Handler
+
+
+def application(
+    endpoints: Iterable[Endpoint], metrics: GatewayMetrics, *, is_draining: Callable[[], bool]
+) -> Starlette:
+    """All routes as one ASGI application."""
+    watch = _Watch(metrics, is_draining)
+    routes = [
+        Route(path, watch.over(endpoint.name, endpoint.handler), methods=list(endpoint.methods))
+        for endpoint in endpoints
+        for path in endpoint.paths
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: watch.over_nothing})
+
+
+class _Watch:
+    def __init__(self, metrics: GatewayMetrics, is_draining: Callable[[], bool]) -> None:
+        self._metrics = metrics
+        self._is_draining = is_draining
+
+    def over(self, name: str, handler: Handler) -> Handler:
+        """The handler, but with an answer in any case."""
+
+        async def answer(request: Request) -> Response:
+            started_at = time.perf_counter()
+            request_id = secrets.token_hex(8)
+            try:
+                response = await handler(request)
+            except Refused as refused:
+                response = self._refuse(name, request_id, refused)
+            except StoreUnavailableError:
+                message = "The store does not answer now; send the same again later"
+                response = self._refuse(name, request_id, unavailable(message))
+            except Exception:  # a fault of ours is told to nobody but the log
+                log.exception("request_failed", route=name, request_id=request_id)
+                message = "An internal error; X-Request-Id names it in our logs"
+                response = refusal(Refused(_SERVER_ERROR, "internal_error", message))
+            response.headers["X-Request-Id"] = request_id
+            if self._is_draining():
+                response.headers["Connection"] = "close"
+            self._metrics.answered(name, response.status_code, time.perf_counter() - started_at)
+            return response
+
+        return answer
+
+    async def over_nothing(self, _: Request, exc: Exception) -> Response:
+        """No route of ours: a path that is none, or a method that its path does not have."""
+        status = exc.status_code if isinstance(exc, HTTPException) else _SERVER_ERROR
+        said = {404: ("not_found", "There is nothing here"), 405: ("method_not_allowed", "Not with this method")}
+        code, message = said.get(status, ("invalid_request", "The request can't be taken"))
+        headers = dict(exc.headers or {}) if isinstance(exc, HTTPException) else {}
+        self._metrics.answered(OTHER, status, 0.0)
+        return refusal(Refused(status, code, message, headers))
+
+    def _refuse(self, name: str, request_id: str, refused: Refused) -> Response:
+        told = log.warning if refused.status >= _SERVER_ERROR else log.debug
+        told("request_refused", route=name, request_id=request_id, status=refused.status, code=refused.code)
+        return refusal(refused)

@@ -1,0 +1,125 @@
+"""The gateway's HTTP server: bounded connections, headers and times, and an end that answers what was accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections import OrderedDict
+from typing import Self
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from worker.gateway.answers import JSON_TYPE
+from worker.http_server import QuietServer, listening_socket
+
+log = structlog.get_logger(__name__)
+
+HEADER_BYTES = 32 << 10
+HEADERS_WITHIN_S = 10.0
+REQUEST_WITHIN_S = 60.0
+"""From the headers to the end of the answer; each part has a shorter limit of its own."""
+KEEP_ALIVE_S = 65
+"""Longer than load balancers keep an idle connection, so that it is they who close it."""
+MOST_CONNECTIONS = 8_000
+OPEN_FILES = 65_536
+STOP_TIMEOUT_S = 30
+DRAIN_S = 0.5
+
+
+class GatewayServer:
+    """Serves from `async with` until its end. With port 0 it takes a free one; either way the log says which."""
+
+    def __init__(self, app: ASGIApp, *, host: str, port: int) -> None:
+        _allow_open_files()
+        self._socket = listening_socket(host, port, section="gateway")
+        config = uvicorn.Config(
+            app,
+            http=_BoundedConnection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=2_048,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=STOP_TIMEOUT_S,
+        )
+        self._server = QuietServer(config)
+
+    async def __aenter__(self) -> Self:
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="gateway")
+        host, port = self._socket.getsockname()[:2]
+        log.info("gateway_started", host=host, port=port)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.should_exit = True
+        await self._serving
+
+
+def _allow_open_files() -> None:
+    """Each connection is one; what a shell allows is often no more than a thousand."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+_idle: OrderedDict[_BoundedConnection, None] = OrderedDict()
+"""Connections without a request in progress, the one that is longest so first."""
+
+
+class _BoundedConnection(H11Protocol):
+    """Headers must come within some seconds, and an answer too; where connections are many, idle ones make room."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # uvicorn's own has it so
+        super().connection_made(transport)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._request: object = None
+        _idle[self] = None
+        if len(self.connections) > MOST_CONNECTIONS and _idle:
+            oldest, _ = _idle.popitem(last=False)
+            oldest.transport.abort()
+        self._expect_within(HEADERS_WITHIN_S)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deadline is None:  # the first bytes of a further request
+            self._expect_within(HEADERS_WITHIN_S)
+        super().data_received(data)
+        if self.cycle is not self._request:
+            self._request = self.cycle
+            _idle.pop(self, None)
+            if not self.cycle.response_complete:
+                self._expect_within(REQUEST_WITHIN_S)
+
+    def on_response_complete(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        _idle[self] = None
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        _idle.pop(self, None)
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
+        """What is no HTTP is answered as everything else is."""
+        body = b'{"code":"invalid_request","message":"This is no valid HTTP request"}'
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (JSON_TYPE.encode(), len(body), body)
+        )
+        self.transport.close()
+
+    def _expect_within(self, seconds: float) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self.transport.abort)
