@@ -144,6 +144,10 @@ class FeedSettings(Section):
     cohort_id: Name | None = None
     """For formats that carry none."""
     cohort_name: Name | None = None
+    webhook_secret: SecretStr | None = None
+    """With which Heap signs what it sends to the gateway's `/webhooks/{name}`; then no token is needed."""
+    webhook_secret_file: SecretFromFile | None = None
+    """A file that holds the secret and nothing else."""
 
 
 class EnvironmentSettings(Section):
@@ -266,7 +270,13 @@ class Settings(Section):
 
     def feed_list(self) -> tuple[Feed, ...]:
         """The feeds as consumers know them."""
-        return tuple(Feed(**feed.model_dump()) for feed in self.feeds)
+        of_gateway = {"webhook_secret", "webhook_secret_file"}
+        return tuple(Feed(**feed.model_dump(exclude=of_gateway)) for feed in self.feeds)
+
+    def webhook_secrets(self) -> dict[str, bytes]:
+        """The secrets of feeds that have one, by the feed's name."""
+        found = {feed.name: feed.webhook_secret or feed.webhook_secret_file for feed in self.feeds}
+        return {name: secret.get_secret_value().encode() for name, secret in found.items() if secret}
 
     def environment_list(self) -> tuple[Environment, ...]:
         """The environments as consumers know them."""

@@ -23,6 +23,17 @@ class SegmentStore:
     async def __aexit__(self, *exc: object) -> None:
         await self._pool.__aexit__(*exc)
 
+    async def name_list(self, feed: str, cohort: str, name: str) -> None:
+        """This list of the feed is called so from now on."""
+        async with self._pool.session() as session:
+            await session.execute(query("name_list"), feed, cohort, name)
+
+    async def list_name(self, feed: str, cohort: str) -> str | None:
+        """What it is called; None where it was never made."""
+        async with self._pool.session() as session:
+            name: str | None = await session.fetchval(query("find_list"), feed, cohort)
+            return name
+
     async def tags(self, segments: Iterable[SegmentKey]) -> dict[SegmentKey, list[str]]:
         """The tags of those of these segments that exist."""
         asked = list(segments)

@@ -485,3 +485,10 @@ SELECT environment.key AS environment, segment.key, segment.tags
 FROM segment JOIN environment ON environment.id = segment.environment_id
 JOIN unnest($1::text[], $2::text[]) AS wanted (environment, key)
   ON wanted.environment = environment.key AND wanted.key = segment.key;
+
+-- name: name_list
+INSERT INTO cohort_list AS known (feed, cohort_id, name) VALUES ($1, $2, $3)
+ON CONFLICT (feed, cohort_id) DO UPDATE SET name = excluded.name WHERE known.name <> excluded.name;
+
+-- name: find_list
+SELECT name FROM cohort_list WHERE feed = $1 AND cohort_id = $2;

@@ -19,6 +19,7 @@ from worker.config.problems import Location, Problem, did_you_mean
 from worker.setting_types import manifests_in
 from worker.settings import KafkaSettings
 
+HEAP = "heap-inbound"
 _NEEDED = {"redis": ("url", "url_file"), "dynamodb": ("table",)}
 _ONLY_FOR = {
     **dict.fromkeys(("url", "url_file", "ssl_cafile", "ssl_certfile", "ssl_keyfile"), "redis"),
@@ -104,6 +105,11 @@ def _feed(feed: _Entry, formats: list[str]) -> Iterator[Problem]:
     name = feed.text("format")
     if name and name.casefold() not in map(str.casefold, formats):
         yield Problem((*feed.location, "format"), f"'{name}' is no integration{did_you_mean(name, formats)}")
+    for secret in ("webhook_secret", "webhook_secret_file"):
+        if secret in feed.values and (name or "").casefold() != HEAP:
+            yield Problem((*feed.location, secret), f"is for format {HEAP}, the only one that is signed")
+    if {"webhook_secret", "webhook_secret_file"} <= set(feed.values):
+        yield Problem((*feed.location, "webhook_secret_file"), "is given beside webhook_secret: leave one out")
     rule = feed.text("context_key")
     takes_identity_types = name is not None and name.casefold() in (MParticle.name, HEADER)
     if rule and rule not in list(ContextKeyRule) and not (takes_identity_types and is_identity_rule(rule)):

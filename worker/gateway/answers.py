@@ -21,6 +21,8 @@ class Refused(Exception):
         self.code = code
         self.message = message
         self.headers = dict(headers or {})
+        self.body: object = None
+        """What some tools want to read beside code and message."""
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -30,7 +32,10 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] |
 
 def refusal(refused: Refused) -> Response:
     """As everybody is told it."""
-    return json_response({"code": refused.code, "message": refused.message}, refused.status, refused.headers)
+    said: dict[str, object] = {"code": refused.code, "message": refused.message}
+    if isinstance(refused.body, dict):
+        said |= refused.body
+    return json_response(said, refused.status, refused.headers)
 
 
 def forbidden() -> Refused:

@@ -18,14 +18,19 @@ from stores.errors import StoreUnavailableError
 from stores.postgres.segments import SegmentStore
 from stores.postgres.tokens import TokenStore
 from worker.backoff import until_available
+from worker.gateway.connection_test import ConnectionTest
+from worker.gateway.custom_answers import CustomAnswers
 from worker.gateway.intake import Intake
 from worker.gateway.limits import InFlight, RateLimit
+from worker.gateway.lists import Lists
 from worker.gateway.metrics import GatewayMetrics
 from worker.gateway.routing import OTHER, Endpoint, application
 from worker.gateway.segment_targets import SegmentTargets
 from worker.gateway.server import DRAIN_S, GatewayServer
 from worker.gateway.tags import SegmentTags
 from worker.gateway.tokens import KnownTokens
+from worker.gateway.tracking import Tracking
+from worker.gateway.webhooks import Webhooks
 from worker.health import Health
 from worker.http_server import HttpServer
 from worker.settings import Settings
@@ -97,20 +102,27 @@ async def run_gateway(settings: Settings) -> None:
 def _endpoints(
     settings: Settings, tokens: KnownTokens, segments: SegmentStore, producer: AcknowledgedProducer
 ) -> list[Endpoint]:
-    formats = Formats(settings.manifest_paths())
+    formats, environments = Formats(settings.manifest_paths()), Environments(settings.environment_list())
     intake = Intake(
         tokens=tokens,
         rates=RateLimit(settings.gateway.token_requests_per_s),
         in_flight=InFlight(),
-        normalizer=Normalizer(
-            environments=Environments(settings.environment_list()), limits=settings.record_limits(), formats=formats
-        ),
+        normalizer=Normalizer(environments=environments, limits=settings.record_limits(), formats=formats),
         tags=SegmentTags(segments),
         producer=producer,
         projects={each.key: each.project for each in settings.environment_list()},
         max_body_bytes=min(settings.gateway.max_body_bytes, settings.limits.record_bytes),
     )
-    return [*SegmentTargets(intake, gateway_feed(settings), formats).endpoints()]
+    answers = CustomAnswers(formats, intake)
+    feed, feeds = gateway_feed(settings), {each.name: each for each in settings.feed_list() if each.topics}
+    families = (
+        SegmentTargets(intake, feed, formats, answers),
+        Tracking(intake, feeds),
+        Lists(intake, feed=feed, feeds=feeds, environments=environments, names=segments),
+        Webhooks(intake, feeds=feeds, secrets=settings.webhook_secrets(), formats=formats, answers=answers),
+        ConnectionTest(intake, environments),
+    )
+    return [endpoint for family in families for endpoint in family.endpoints()]
 
 
 def gateway_feed(settings: Settings) -> Feed | None:

@@ -6,7 +6,7 @@ error and it may be sent again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -32,6 +32,7 @@ SYNC = (CREATE_SEGMENT, UPDATE_INCLUDED)
 MOST_SEGMENTS = 1_000
 """That one body may be about: each is looked up in the token's policy."""
 MOST_REASONS_TOLD = 5
+STRANGERS_IN_FLIGHT, STRANGERS_BYTES = 64, 64 << 20
 REJECTED_HEADER = "X-Cohort-Sync-Rejected"
 
 
@@ -66,6 +67,8 @@ class Intake:
         self._tokens = tokens
         self._rates = rates
         self.in_flight = in_flight
+        self.of_strangers = InFlight(requests=STRANGERS_IN_FLIGHT, body_bytes=STRANGERS_BYTES)
+        """For bodies that are read before it is known who sends them, so that they can't crowd out the others."""
         self._normalizer = normalizer
         self._tags = tags
         self._producer = producer
@@ -73,12 +76,16 @@ class Intake:
         self._max_body_bytes = max_body_bytes
 
     def admit(self, request: Request, denied: Callable[[], Refused] = forbidden) -> Token:
-        """The token that the request shows."""
+        """The token that the request shows in its headers."""
         check_size(request, self._max_body_bytes)
+        shown = request.headers.getlist("authorization")
+        return self.admit_by(credential_in(shown[0]) if len(shown) == 1 else None, denied)
+
+    def admit_by(self, credential: str | None, denied: Callable[[], Refused] = forbidden) -> Token:
+        """The token that this is."""
         if not self._tokens.are_current():
             raise unavailable("It can't be said now who is allowed in; send the same again later")
-        shown = request.headers.getlist("authorization")
-        token = self._tokens.find(credential_in(shown[0]) if len(shown) == 1 else None)
+        token = self._tokens.find(credential)
         if token is None:
             raise denied()
         self._rates.take(token.id)
@@ -89,6 +96,25 @@ class Intake:
         check_size(request, self._max_body_bytes)
         check_form(request)
         return await read_body(request, self._max_body_bytes, account)
+
+    async def take(
+        self,
+        body: bytes,
+        feed: Feed,
+        integration: str,
+        token: Token | None,
+        denied: Callable[[], Refused] = forbidden,
+    ) -> Taken | None:
+        """Reads the body, asks what the token may do (where a feed needs none, None) and publishes it.
+
+        None where it says nothing about any membership, so that there is nothing to publish.
+        """
+        taken = self.read(body, feed, integration)
+        if taken is not None:
+            if token is not None:
+                await self.allow(token, taken.environment, taken.segments, denied)
+            await self.publish(body, feed, integration, taken)
+        return taken
 
     def read(self, body: bytes, feed: Feed, integration: str) -> Taken | None:
         """What the body says as a record of this feed; None where it says nothing about any membership."""
@@ -110,15 +136,16 @@ class Intake:
             raise too_large(f"The body is about more than {MOST_SEGMENTS} segments")
         return Taken(parsed, parsed.environment, tuple(segment_key(*cohort) for cohort in cohorts))
 
-    async def allow(self, token: Token, taken: Taken, denied: Callable[[], Refused] = forbidden) -> None:
-        """Returns where the token may sync every segment that the body is about."""
-        project = self.project(taken.environment)
-        tags = {}
+    async def allow(
+        self, token: Token, environment: str, segments: Sequence[str], denied: Callable[[], Refused] = forbidden
+    ) -> None:
+        """Returns where the token may sync all of these segments."""
+        project, tags = self.project(environment), {}
         if token.policy.needs_tags:
-            tags = await self._tags.find(SegmentKey(taken.environment, key) for key in taken.segments)
-        for key in taken.segments:
-            found = tags.get(SegmentKey(taken.environment, key), frozenset())
-            if not token.policy.allows(Resource(project, taken.environment, key, found), SYNC):
+            tags = await self._tags.find(SegmentKey(environment, key) for key in segments)
+        for key in segments:
+            found = tags.get(SegmentKey(environment, key), frozenset())
+            if not token.policy.allows(Resource(project, environment, key, found), SYNC):
                 raise denied()
 
     def project(self, environment: str) -> str:

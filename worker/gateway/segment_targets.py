@@ -6,8 +6,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from consumers.feeds import Feed
-from consumers.formats import Format, Formats
+from consumers.formats import Formats
 from worker.gateway.answers import Refused, forbidden
+from worker.gateway.custom_answers import CustomAnswers
 from worker.gateway.intake import Intake
 from worker.gateway.routing import Endpoint
 
@@ -17,10 +18,11 @@ NO_CONTENT = 204
 class SegmentTargets:
     """`POST /api/v2/segment-targets/{integrationKey}`."""
 
-    def __init__(self, intake: Intake, feed: Feed | None, formats: Formats) -> None:
+    def __init__(self, intake: Intake, feed: Feed | None, formats: Formats, answers: CustomAnswers) -> None:
         self._intake = intake
         self._feed = feed
         self._formats = formats
+        self._answers = answers
 
     def endpoints(self) -> list[Endpoint]:
         """Its paths: LaunchDarkly's servers have the plural, its test server the singular."""
@@ -34,18 +36,10 @@ class SegmentTargets:
         if found is None:
             raise Refused(404, "not_found", "There is no integration of this name")
         feed = self._feed
-        if feed is None or (token.feed is not None and token.feed != feed.name):
+        if feed is None or not token.may_use(feed):
             raise forbidden()
         with self._intake.in_flight.request() as account:
             body = await self._intake.body(request, account)
-            taken = self._intake.read(body, feed, found.name)
-            if taken is None:
-                return self._answer(found)
-            await self._intake.allow(token, taken)
-            await self._intake.publish(body, feed, found.name, taken)
-        response = self._answer(found)
-        response.headers.update(taken.headers())
-        return response
-
-    def _answer(self, _: Format) -> Response:
-        return Response(status_code=NO_CONTENT)
+            async with self._answers.answering(found, request, body) as answer:
+                answer.taken = await self._intake.take(body, feed, found.name, token)
+            return answer.response(Response(status_code=NO_CONTENT))

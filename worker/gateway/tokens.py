@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from consumers.feeds import Feed
 from stores.errors import StoreUnavailableError
 from stores.postgres.tokens import TokenInForce
 from worker.gateway.policies import Policy, PolicyError, parse_policy
@@ -58,6 +59,10 @@ class Token(NamedTuple):
     id: str
     policy: Policy
     feed: str | None
+
+    def may_use(self, feed: Feed) -> bool:
+        """Whether it is for this feed, as it is where it is tied to none."""
+        return self.feed is None or self.feed == feed.name
 
 
 class _Known(NamedTuple):

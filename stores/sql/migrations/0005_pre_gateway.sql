@@ -10,3 +10,11 @@ CREATE TABLE access_token (
     revoked_at   timestamptz,
     last_used_at timestamptz               -- to the minute
 );
+
+-- Amplitude names a list once, when it makes it; what it adds to it later has only the id.
+CREATE TABLE cohort_list (
+    feed      text NOT NULL,
+    cohort_id text NOT NULL,
+    name      text NOT NULL,
+    PRIMARY KEY (feed, cohort_id)
+);

@@ -49,6 +49,7 @@ from tests.unit.consumers.tools import (
     zeotap,
 )
 from worker.commands.parse_outcome import JsonLines
+from worker.gateway.templates import Template
 
 Row = tuple[str, str, Any, list[str]]
 
@@ -379,4 +380,12 @@ def test_36_only_heap_is_answered_with_a_body() -> None:
     bodies = {name: getattr(formats.find(name), "response_body", None) for name in formats.names()}
 
     assert {name for name, body in bodies.items() if body} == {"heap-inbound"}
-    assert json.loads(str(bodies["heap-inbound"]))["status"] == "success"
+    template = Template(str(bodies["heap-inbound"]))
+    assert template.render({"segmentKey": "heap-inbound-1338065"}) == {
+        **dict.fromkeys(("projectId", "environmentId", "segmentUrl"), ""),
+        "segmentId": "heap-inbound-1338065",
+        "status": "success",
+    }
+    failed = template.render({"errorMessage": "no", "statusCode": 400})
+    assert isinstance(failed, dict)
+    assert failed["error"] == {"message": "no", "code": 400}
