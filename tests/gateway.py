@@ -20,6 +20,7 @@ class GatewayUnderTest:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
+        self.client = httpx.AsyncClient()
         self.topic = bench.webhook_topic.replace("webhook", "any")
         bench.settings["feeds"].append({"name": "any", "topics": [self.topic], "format": "header"})
         bench.settings["environments"] = [{"key": "production", "project": "web", "client_side_id": CLIENT_SIDE_ID}]

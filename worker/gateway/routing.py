@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 OTHER = "other"
 """The route of requests that none of ours takes."""
+HEADER_BYTES = 32 << 10
 _SERVER_ERROR = 500
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -61,6 +62,7 @@ class _Watch:
             started_at = time.perf_counter()
             request_id = secrets.token_hex(8)
             try:
+                _check_headers(request)
                 response = await handler(request)
             except Refused as refused:
                 response = self._refuse(name, request_id, refused)
@@ -92,3 +94,15 @@ class _Watch:
         told = log.warning if refused.status >= _SERVER_ERROR else log.debug
         told("request_refused", route=name, request_id=request_id, status=refused.status, code=refused.code)
         return refusal(refused)
+
+
+def _check_headers(request: Request) -> None:
+    """The server bounds only headers that come in parts."""
+    scope = request.scope
+    size = (
+        len(scope["path"])
+        + len(scope["query_string"])
+        + sum(len(name) + len(value) for name, value in scope["headers"])
+    )
+    if size > HEADER_BYTES:
+        raise Refused(431, "headers_too_large", f"Headers and path have more than {HEADER_BYTES} bytes")

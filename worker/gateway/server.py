@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Self
 
 import structlog
@@ -13,11 +15,11 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from worker.gateway.answers import JSON_TYPE
+from worker.gateway.routing import HEADER_BYTES
 from worker.http_server import QuietServer, listening_socket
 
 log = structlog.get_logger(__name__)
 
-HEADER_BYTES = 32 << 10
 HEADERS_WITHIN_S = 10.0
 REQUEST_WITHIN_S = 60.0
 """From the headers to the end of the answer; each part has a shorter limit of its own."""
@@ -27,6 +29,7 @@ MOST_CONNECTIONS = 8_000
 OPEN_FILES = 65_536
 STOP_TIMEOUT_S = 30
 DRAIN_S = 0.5
+LAST_REQUESTS_S = 0.2
 
 
 class GatewayServer:
@@ -49,7 +52,7 @@ class GatewayServer:
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=STOP_TIMEOUT_S,
         )
-        self._server = QuietServer(config)
+        self._server = _GentleServer(config)
 
     async def __aenter__(self) -> Self:
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="gateway")
@@ -60,6 +63,29 @@ class GatewayServer:
     async def __aexit__(self, *exc: object) -> None:
         self._server.should_exit = True
         await self._serving
+
+
+class _GentleServer(QuietServer):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but who waits to be accepted would be reset with the listening socket: they come in first."""
+        waiting = [listening.dup() for listening in sockets or ()]
+        for server in self.servers:
+            server.close()
+        for listening in waiting:
+            await self._accept_all(listening)
+        await asyncio.sleep(LAST_REQUESTS_S)
+        await super().shutdown(sockets)
+
+    async def _accept_all(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        listening.setblocking(False)  # noqa: FBT003 - as the standard library has it
+        with listening, suppress(BlockingIOError):
+            while True:
+                connection, _ = listening.accept()
+                await loop.connect_accepted_socket(self._connection, connection)
+
+    def _connection(self) -> _BoundedConnection:
+        return _BoundedConnection(config=self.config, server_state=self.server_state, app_state={})
 
 
 def _allow_open_files() -> None:
