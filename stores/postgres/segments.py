@@ -2,12 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Self
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple, Self
+from uuid import UUID
+
+import msgspec
 
 from stores.model import SegmentKey
 from stores.postgres.connection import Pool
+from stores.postgres.copy_rows import context_hash
 from stores.postgres.queries import query
+
+if TYPE_CHECKING:
+    from asyncpg import Connection
+
+
+class SegmentView(msgspec.Struct, frozen=True, kw_only=True):
+    """A segment as people see it over REST."""
+
+    id: int
+    environment: str
+    key: str
+    context_kind: str
+    integration: str
+    cohort_url: str | None
+    name: str
+    description: str
+    tags: list[str]
+    generation: int
+    included_count: int
+    created_at: datetime
+    last_change_at: datetime | None
+    edited_at: datetime | None
+    edits: int
+
+
+class SegmentFilter(NamedTuple):
+    """Which segments are asked for: all of these that are not None."""
+
+    query: str | None = None
+    """Part of its name or key."""
+    any_tag: list[str] | None = None
+    any_member: list[str] | None = None
+
+
+class Edit(NamedTuple):
+    """What becomes of a segment's attributes; None leaves one as it is."""
+
+    name: str | None = None
+    description: str | None = None
+    tags: list[str] | None = None
 
 
 class SegmentStore:
@@ -41,3 +86,50 @@ class SegmentStore:
         async with self._pool.session() as session:
             rows = await session.fetch(query("find_tags"), environments, keys)
         return {SegmentKey(row["environment"], row["key"]): row["tags"] for row in rows}
+
+    async def page(
+        self, environment: str, wanted: SegmentFilter, *, sort: str, limit: int, offset: int
+    ) -> tuple[list[SegmentView], int]:
+        """Some segments, in this order, and how many there are in all."""
+        members = wanted.any_member
+        hashes = None if members is None else [UUID(bytes=context_hash(each)) for each in members]
+        asked = environment, wanted.query, wanted.any_tag, hashes, sort
+        async with self._pool.session() as session:
+            rows = await session.fetch(query("page_of_segments"), *asked, limit, offset)
+            if not rows:  # behind the end, or nothing was wanted but the total
+                first = await session.fetchrow(query("page_of_segments"), *asked, 1, 0)
+                return [], first["total"] if first else 0
+        views = [SegmentView(**{name: value for name, value in row.items() if name != "total"}) for row in rows]
+        return views, rows[0]["total"]
+
+    async def find(self, key: SegmentKey) -> SegmentView | None:
+        """This segment, or None."""
+        async with self._pool.session() as session:
+            return await _find(session, key)
+
+    async def is_member(self, segment: SegmentView, context_key: str) -> bool:
+        """Whether this context is in."""
+        async with self._pool.session() as session:
+            row = await session.fetchrow(query("find_member"), segment.id, UUID(bytes=context_hash(context_key)))
+            return bool(row and row["included"])
+
+    async def edit(self, key: SegmentKey, change: Callable[[SegmentView], Edit], *, is_dry: bool) -> SegmentView | None:
+        """Applies what `change` makes of the segment as it is then, unless it is a dry run. None: there is none."""
+        async with self._pool.session() as session, session.transaction():
+            await session.fetchrow(query("lock_segment"), *key)
+            found = await _find(session, key)
+            if found is None:
+                return None
+            edit = change(found)
+            if edit == Edit():
+                return found
+            if is_dry:
+                edited = {name: value for name, value in edit._asdict().items() if value is not None}
+                return msgspec.structs.replace(found, **edited)
+            await session.execute(query("edit_segment"), found.id, *edit)
+            return await _find(session, key)
+
+
+async def _find(session: Connection, key: SegmentKey) -> SegmentView | None:
+    row = await session.fetchrow(query("find_segment"), *key)
+    return SegmentView(**row) if row else None

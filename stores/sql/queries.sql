@@ -492,3 +492,45 @@ ON CONFLICT (feed, cohort_id) DO UPDATE SET name = excluded.name WHERE known.nam
 
 -- name: find_list
 SELECT name FROM cohort_list WHERE feed = $1 AND cohort_id = $2;
+
+-- name: page_of_segments
+-- Of one environment; each filter counts where it is not null. The total goes with each row.
+SELECT segment.id, environment.key AS environment, segment.key, context_kind, integration, cohort_url, name, description,
+       tags, generation, included_count, created_at, last_change_at, edits,
+       greatest(name_edited_at, description_edited_at, tags_edited_at) AS edited_at, count(*) OVER () AS total
+FROM segment JOIN environment ON environment.id = segment.environment_id
+WHERE environment.key = $1
+  AND ($2::text IS NULL OR position(lower($2) IN lower(name)) > 0 OR position(lower($2) IN lower(segment.key)) > 0)
+  AND ($3::text[] IS NULL OR tags && $3)
+  AND ($4::uuid[] IS NULL OR EXISTS (
+      SELECT FROM membership_in_force AS m
+      WHERE m.segment_id = segment.id AND m.context_hash = ANY ($4) AND m.included))
+ORDER BY CASE $5::text WHEN 'creationDate' THEN extract(epoch FROM created_at)
+                       WHEN '-creationDate' THEN -extract(epoch FROM created_at)
+                       WHEN 'lastModified' THEN extract(epoch FROM greatest(created_at, last_change_at, name_edited_at,
+                                                                            description_edited_at, tags_edited_at))
+                       WHEN '-lastModified' THEN -extract(epoch FROM greatest(created_at, last_change_at, name_edited_at,
+                                                                              description_edited_at, tags_edited_at)) END,
+         CASE WHEN $5 = 'name' THEN name END, CASE WHEN $5 = '-name' THEN name END DESC, segment.key
+LIMIT $6 OFFSET $7;
+
+-- name: find_segment
+SELECT segment.id, environment.key AS environment, segment.key, context_kind, integration, cohort_url, name, description,
+       tags, generation, included_count, created_at, last_change_at, edits,
+       greatest(name_edited_at, description_edited_at, tags_edited_at) AS edited_at
+FROM segment JOIN environment ON environment.id = segment.environment_id
+WHERE environment.key = $1 AND segment.key = $2;
+
+-- name: lock_segment
+SELECT FROM segment JOIN environment ON environment.id = segment.environment_id
+WHERE environment.key = $1 AND segment.key = $2 FOR NO KEY UPDATE OF segment;
+
+-- name: edit_segment
+-- What a person has edited, no later sync overwrites. Null: that one was not edited now.
+UPDATE segment
+SET name = coalesce($2, name), name_edited_at = CASE WHEN $2 IS NULL THEN name_edited_at ELSE now() END,
+    description = coalesce($3, description),
+    description_edited_at = CASE WHEN $3 IS NULL THEN description_edited_at ELSE now() END,
+    tags = coalesce($4, tags), tags_edited_at = CASE WHEN $4 IS NULL THEN tags_edited_at ELSE now() END,
+    edits = edits + 1
+WHERE id = $1;

@@ -26,6 +26,7 @@ from worker.gateway.lists import Lists
 from worker.gateway.metrics import GatewayMetrics
 from worker.gateway.routing import OTHER, Endpoint, application
 from worker.gateway.segment_targets import SegmentTargets
+from worker.gateway.segments_rest import SegmentsRest
 from worker.gateway.server import DRAIN_S, GatewayServer
 from worker.gateway.tags import SegmentTags
 from worker.gateway.tokens import KnownTokens
@@ -121,6 +122,7 @@ def _endpoints(
         Lists(intake, feed=feed, feeds=feeds, environments=environments, names=segments),
         Webhooks(intake, feeds=feeds, secrets=settings.webhook_secrets(), formats=formats, answers=answers),
         ConnectionTest(intake, environments),
+        SegmentsRest(intake, segments, settings.environment_list()),
     )
     return [endpoint for family in families for endpoint in family.endpoints()]
 

@@ -18,3 +18,6 @@ CREATE TABLE cohort_list (
     name      text NOT NULL,
     PRIMARY KEY (feed, cohort_id)
 );
+
+-- How often people have edited a segment: with it they notice that somebody else was faster.
+ALTER TABLE segment ADD COLUMN edits int NOT NULL DEFAULT 0;

@@ -1,0 +1,143 @@
+"""Edits of segments, and what may be asked of a list of them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from starlette.datastructures import QueryParams
+
+from stores.postgres.segments import Edit, SegmentFilter, SegmentView
+from worker.gateway.answers import Refused
+from worker.gateway.segment_patches import parse_patch
+from worker.gateway.segment_queries import parse_query
+
+SEMANTIC = "application/json; domain-model=launchdarkly.semanticpatch"
+SEGMENT = SegmentView(
+    id=1,
+    environment="production",
+    key="amplitude-c1",
+    context_kind="user",
+    integration="amplitude",
+    cohort_url=None,
+    name="Theirs",
+    description="",
+    tags=["a", "b"],
+    generation=1,
+    included_count=0,
+    created_at=datetime.now(UTC),
+    last_change_at=None,
+    edited_at=None,
+    edits=2,
+)
+
+
+def applied(document: Any, content_type: str = "application/json") -> Edit:
+    return parse_patch(json.dumps(document).encode(), content_type).apply(SEGMENT)
+
+
+@pytest.mark.parametrize(
+    ("patch", "edit"),
+    [
+        ([{"op": "replace", "path": "/name", "value": "Ours"}], Edit(name="Ours")),
+        ([{"op": "replace", "path": "/description", "value": "x"}], Edit(description="x")),
+        ([{"op": "remove", "path": "/description"}], Edit(description="")),
+        ([{"op": "add", "path": "/tags/-", "value": "c"}], Edit(tags=["a", "b", "c"])),
+        ([{"op": "add", "path": "/tags/0", "value": "c"}], Edit(tags=["a", "b", "c"])),
+        ([{"op": "replace", "path": "/tags/0", "value": "z"}], Edit(tags=["b", "z"])),
+        ([{"op": "remove", "path": "/tags/1"}], Edit(tags=["a"])),
+        ([{"op": "remove", "path": "/tags"}], Edit(tags=[])),
+        ([{"op": "replace", "path": "/tags", "value": ["x", "x"]}], Edit(tags=["x"])),
+        ([{"op": "test", "path": "/version", "value": 3}], Edit()),
+        ({"patch": [{"op": "replace", "path": "/name", "value": "Ours"}], "comment": "why"}, Edit(name="Ours")),
+        ([], Edit()),
+    ],
+)
+def test_a_json_patch_becomes_an_edit_of_what_it_names(patch: Any, edit: Edit) -> None:
+    assert applied(patch) == edit
+
+
+def test_a_semantic_patch_becomes_an_edit() -> None:
+    instructions = [
+        {"kind": "updateName", "value": "Ours"},
+        {"kind": "addTags", "values": ["c", "a"]},
+        {"kind": "removeTags", "values": ["b", "none"]},
+    ]
+    assert applied({"instructions": instructions}, SEMANTIC) == Edit(name="Ours", tags=["a", "c"])
+
+
+def test_a_patch_says_which_actions_it_needs() -> None:
+    patch = [{"op": "replace", "path": "/name", "value": "x"}, {"op": "add", "path": "/tags/-", "value": "x"}]
+
+    assert parse_patch(json.dumps(patch).encode(), "").actions == ["updateName", "updateTags"]
+    assert parse_patch(b"[]", "").actions == []
+
+
+@pytest.mark.parametrize(
+    ("patch", "status"),
+    [
+        ([{"op": "replace", "path": "/key", "value": "other"}], 400),
+        ([{"op": "add", "path": "/included/-", "value": "u1"}], 400),
+        ([{"op": "replace", "path": "/name/x", "value": "u1"}], 400),
+        ([{"op": "move", "path": "/name", "from": "/description"}], 400),
+        ([{"op": "replace", "path": "/name", "value": " "}], 400),
+        ([{"op": "remove", "path": "/name"}], 400),
+        ([{"op": "replace", "path": "/name", "value": 1}], 400),
+        ([{"op": "replace", "path": "/description", "value": "a\0"}], 400),
+        ([{"op": "add", "path": "/tags/-", "value": "no tag"}], 400),
+        ([{"op": "replace", "path": "/tags", "value": "a"}], 400),
+        ([{"op": "remove", "path": "/tags/2"}], 400),
+        ([{"op": "add", "path": "/tags/4", "value": "x"}], 400),
+        ([{"op": "remove", "path": "/tags/-"}], 400),
+        ([{"op": "test", "path": "/version", "value": 2}], 409),
+        ([{"op": "test", "path": "/generation", "value": 1}], 409),
+        ([{"op": "replace", "path": "/name", "value": "x"}] * 1_501, 400),
+        ([{"op": "add", "path": "/tags/-", "value": f"t{number}"} for number in range(101)], 400),
+        ({"instructions": []}, 400),
+        (42, 400),
+    ],
+)
+def test_what_may_not_be_edited_so_is_refused(patch: Any, status: int) -> None:
+    with pytest.raises(Refused) as refused:
+        applied(patch)
+    assert refused.value.status == status
+
+
+@pytest.mark.parametrize("kind", ["addBigSegmentIncludedTargets", "addIncludedTargets", "nonsense"])
+def test_members_are_not_edited_by_instructions(kind: str) -> None:
+    with pytest.raises(Refused):
+        applied({"instructions": [{"kind": kind, "values": ["u1"]}]}, SEMANTIC)
+
+
+def test_a_list_is_asked_as_launchdarkly_documents_it() -> None:
+    text = 'query equals "Po, wer", tags anyOf ["a","b"],includedKeys anyOf ["u1"], external exists true'
+    asked = parse_query(QueryParams({"filter": text, "sort": "name", "limit": "5", "offset": "10"}))
+
+    assert asked.wanted == SegmentFilter("Po, wer", ["a", "b"], ["u1"])
+    assert (asked.sort, asked.limit, asked.offset, asked.is_empty) == ("name", 5, 10, False)
+    assert parse_query(QueryParams()).limit == 20
+    assert parse_query(QueryParams({"filter": "unbounded equals false"})).is_empty
+    assert parse_query(QueryParams({"filter": "query equals power"})).wanted.query == "power"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"limit": "x"},
+        {"limit": "-1"},
+        {"limit": "101"},
+        {"offset": "1e9"},
+        {"sort": "size"},
+        {"filter": "tags equals"},
+        {"filter": 'tags equals "a"'},
+        {"filter": "nonsense anyOf []"},
+        {"filter": "tags anyOf [1]"},
+        {"filter": 'tags anyOf ["a"'},
+        {"filter": "a" * 5_000},
+    ],
+)
+def test_what_is_not_understood_is_refused(parameters: dict[str, str]) -> None:
+    with pytest.raises(Refused):
+        parse_query(QueryParams(parameters))
