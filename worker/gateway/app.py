@@ -18,6 +18,7 @@ from stores.errors import StoreUnavailableError
 from stores.postgres.segments import SegmentStore
 from stores.postgres.tokens import TokenStore
 from worker.backoff import until_available
+from worker.gateway import openapi
 from worker.gateway.connection_test import ConnectionTest
 from worker.gateway.custom_answers import CustomAnswers
 from worker.gateway.intake import Intake
@@ -124,7 +125,8 @@ def _endpoints(
         ConnectionTest(intake, environments),
         SegmentsRest(intake, segments, settings.environment_list()),
     )
-    return [endpoint for family in families for endpoint in family.endpoints()]
+    endpoints = [endpoint for family in families for endpoint in family.endpoints()]
+    return [*endpoints, openapi.endpoint_of(endpoints)]
 
 
 def gateway_feed(settings: Settings) -> Feed | None:
