@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from rich.console import Console
 
-from tests.benchmarks import drain, end_to_end, freshness, parsing, projection, store_write
+from tests.benchmarks import drain, end_to_end, freshness, gateway, parsing, projection, store_write
 from tests.benchmarks.ground import Ground, ground
 
 BENCHMARKS: dict[str, Callable[[Ground, int], Awaitable[None]]] = {
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[Ground, int], Awaitable[None]]] = {
     "freshness": freshness.run,
     "parse": parsing.run,
     "projection": projection.run,
+    "gateway": gateway.run,
 }
 
 
