@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Self
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
+from aiokafka.partitioner import DefaultPartitioner, murmur2
 
 from consumers.connection import KafkaConnection, any_key, key_as_it_was
 from consumers.errors import KafkaUnavailableError
@@ -21,6 +23,7 @@ ACKNOWLEDGED_WITHIN_S = 10.0
 """Longer than a leader needs to move, and shorter than those who wait for an answer."""
 STOP_TIMEOUT_S = 10.0
 BATCH_BYTES = 1 << 18
+KEYS_KEPT = 10_000
 LARGEST_REQUEST_BYTES = 80 << 20
 
 
@@ -57,13 +60,11 @@ class AcknowledgedProducer:
         producer: AIOKafkaProducer | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
-                producer = await self._started()
+                producer = self._producer or await self._started()
                 acknowledged = await producer.send(
                     record.topic, record.value, any_key(record.key), headers=list(record.headers)
                 )
-                # Others wait for the same batch, so who gives up leaves it as it is.
-                acknowledged.add_done_callback(_look_at)
-                await asyncio.shield(acknowledged)
+                await acknowledged  # of this record alone: who gives up leaves the others in its batch as they are
         except (MessageSizeTooLargeError, RecordTooLargeError) as exc:
             raise TooLargeForTopicError from exc
         except (TimeoutError, KafkaError) as exc:
@@ -99,6 +100,7 @@ class AcknowledgedProducer:
             **options,
             acks="all",
             enable_idempotence=True,
+            partitioner=_partition_of,
             max_batch_size=BATCH_BYTES,
             max_request_size=LARGEST_REQUEST_BYTES,
             key_serializer=key_as_it_was,
@@ -122,6 +124,20 @@ class AcknowledgedProducer:
         stopping = asyncio.create_task(_stop(producer), name="producer-stop")
         self._stopping.add(stopping)
         stopping.add_done_callback(self._stopping.discard)
+
+
+def _partition_of(key: bytes | None, all_partitions: list[int], available: list[int]) -> int:
+    """As Kafka's own clients choose. Its hash is slow in Python, and the same few segments come again and again."""
+    if key is None:
+        partition: int = DefaultPartitioner()(None, all_partitions, available)
+        return partition
+    return all_partitions[_hash_of(key) % len(all_partitions)]
+
+
+@lru_cache(KEYS_KEPT)
+def _hash_of(key: bytes) -> int:
+    hashed: int = murmur2(key) & 0x7FFFFFFF
+    return hashed
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 from contextlib import AsyncExitStack
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from worker.catch_up import wait_until_caught_up
 from worker.dead_letter_guard import DeadLetterGuard
 from worker.decoder import Decoder
 from worker.delivery import Delivery
+from worker.garbage import make_collections_rare
 from worker.health import Health
 from worker.http_server import HttpServer
 from worker.instruments import Instruments
@@ -96,10 +96,7 @@ def compose(settings: Settings) -> Worker:
 async def run_worker(settings: Settings, *, until_caught_up: bool = False) -> None:
     """Runs the worker until SIGTERM or SIGINT, or until it has caught up. Raises what only a person can mend."""
     worker = compose(settings)
-    # A batch is tens of thousands of objects without cycles: looking for some in them took a sixth of the CPU. What has
-    # cycles (tasks, errors) must go at times all the same: with rarer looks at the old, 2 MiB a minute gathered.
-    gc.freeze()
-    gc.set_threshold(50_000, 10, 5)
+    make_collections_rare()
     drain_s = DRAIN_SHARE * settings.shutdown.grace_s
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(

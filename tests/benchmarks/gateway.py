@@ -10,7 +10,7 @@ from typing import Any
 from tests.benchmarks.contenders import Command, settings
 from tests.benchmarks.freshness import member
 from tests.benchmarks.ground import MEMBERS_A_BATCH, Ground
-from tests.benchmarks.load import Request, evenly, flat_out
+from tests.benchmarks.load import Request, evenly, flat_out, until_taken
 from tests.benchmarks.tables import console, progress, ratios, spread, table, verdict
 
 CONNECTIONS = 48
@@ -33,6 +33,8 @@ async def run(ground: Ground, rounds: int) -> None:
                 try:
                     identify, batch = await _identify(gateway), await _batch(gateway)
                     port = await gateway.port("gateway_started")
+                    await until_taken(port, identify)
+                    await until_taken(port, batch)
                     await flat_out(port, identify, connections=CONNECTIONS, seconds=1)
                     taken.append(await flat_out(port, identify, connections=CONNECTIONS, seconds=SECONDS))
                     calls.append(_p99(await _even(port, identify, taken[-1] / 2)))

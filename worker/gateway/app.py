@@ -18,6 +18,7 @@ from stores.errors import StoreUnavailableError
 from stores.postgres.segments import SegmentStore
 from stores.postgres.tokens import TokenStore
 from worker.backoff import until_available
+from worker.garbage import make_collections_rare
 from worker.gateway import openapi
 from worker.gateway.connection_test import ConnectionTest
 from worker.gateway.custom_answers import CustomAnswers
@@ -88,6 +89,7 @@ async def run_gateway(settings: Settings) -> None:
             topics = [feed.topics[0] for feed in settings.feed_list() if feed.topics]
             beside.append(asyncio.create_task(known.keep(), name="tokens"))
             beside.append(asyncio.create_task(_check(health, producer, topics), name="kafka-check"))
+            make_collections_rare()
             async with GatewayServer(app, host=settings.gateway.host, port=settings.gateway.port):
                 await _first_end(stopping, beside)
                 health.check_failed("stopping", "the process was asked to end")

@@ -92,8 +92,7 @@ class Intake:
         return token
 
     async def body(self, request: Request, account: BodyAccount) -> bytes:
-        """What was sent."""
-        check_size(request, self._max_body_bytes)
+        """What was sent, by somebody who was admitted or is not known yet."""
         check_form(request)
         return await read_body(request, self._max_body_bytes, account)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from prometheus_client import Counter, Histogram
+
 from worker.process_metrics import ProcessMetrics
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -27,10 +29,20 @@ class GatewayMetrics(ProcessMetrics):
             "route",
         )
         self.gateway_in_flight = self._gauge("gateway_in_flight_requests", "Requests that are not answered yet.")
+        self._of: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        """By route and status, so that labels are looked up once. Both are from short lists."""
         for route in routes:
             self.gateway_request_seconds.labels(route)
 
     def answered(self, route: str, code: int, seconds: float) -> None:
         """One request came to its end."""
-        self.gateway_requests_total.labels(route, str(code)).inc()
-        self.gateway_request_seconds.labels(route).observe(seconds)
+        place = route, code
+        found = self._of.get(place)
+        if found is None:
+            found = self._of[place] = (
+                self.gateway_requests_total.labels(route, str(code)),
+                self.gateway_request_seconds.labels(route),
+            )
+        requests, times = found
+        requests.inc()
+        times.observe(seconds)

@@ -17,6 +17,7 @@ from worker.config.problems import did_you_mean, nearest
 
 MOST_STATEMENTS = 100
 MOST_ENTRIES = 200
+ANSWERS_KEPT = 10_000
 CREATE_SEGMENT, UPDATE_INCLUDED, VIEW_PROJECT = "createSegment", "updateIncluded", "viewProject"
 UPDATE_NAME, UPDATE_DESCRIPTION, UPDATE_TAGS = "updateName", "updateDescription", "updateTags"
 KNOWN_ACTIONS = (
@@ -63,10 +64,17 @@ class Policy:
         self._statements = [_Compiled(statement) for statement in statements]
         self.needs_tags = any(";" in text for statement in statements for text in statement.every_resource())
         """Whether a segment's tags can change the answer."""
+        self._answers: dict[tuple[Resource, tuple[str, ...]], bool] = {}
 
     def allows(self, resource: Resource, actions: Iterable[str]) -> bool:
-        """Whether all of these actions may be done to the resource."""
-        return all(self._allows(resource, action) for action in actions)
+        """Whether all of these actions may be done to the resource. Tools ask for the same segments again and again."""
+        asked = resource, tuple(actions)
+        answer = self._answers.get(asked)
+        if answer is None:
+            if len(self._answers) >= ANSWERS_KEPT:
+                self._answers.clear()
+            answer = self._answers[asked] = all(self._allows(resource, action) for action in asked[1])
+        return answer
 
     def _allows(self, resource: Resource, action: str) -> bool:
         allowed = False

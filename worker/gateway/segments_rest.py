@@ -80,7 +80,7 @@ class SegmentsRest:
         resource = Resource(project, environment, key.key, frozenset(found.tags if found else ()))
         # A patch that only tests changes nothing, but it tells.
         may = token.policy.allows
-        if not (may(resource, patch.actions) if patch.actions else may(Resource(project), [VIEW_PROJECT])):
+        if not (may(resource, patch.actions) if patch.actions else may(Resource(project), (VIEW_PROJECT,))):
             raise forbidden()
         is_dry = request.query_params.get("dryRun", "").casefold() == "true"
         edited = await self._store.edit(key, patch.apply, is_dry=is_dry)
@@ -98,7 +98,7 @@ class SegmentsRest:
     def _viewed(self, request: Request) -> tuple[str, str]:
         """The project and environment, which the token may look at."""
         token = self._intake.admit(request)
-        if not token.policy.allows(Resource(request.path_params["project"]), [VIEW_PROJECT]):
+        if not token.policy.allows(Resource(request.path_params["project"]), (VIEW_PROJECT,)):
             raise forbidden()
         return self._place(request)
 
