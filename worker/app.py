@@ -14,6 +14,7 @@ from consumers.feeds import Environments
 from consumers.formats import Formats
 from consumers.kafka import KafkaConsumer
 from consumers.normalize import Normalizer
+from stores.postgres.rejects import RejectIndex
 from stores.postgres.writing import PostgresStore
 from worker.backoff import until_available
 from worker.batch import BatchPolicy
@@ -46,6 +47,7 @@ class Worker(NamedTuple):
     consumer: KafkaConsumer
     store: PostgresStore
     dead_letters: DeadLetterProducer
+    rejects: RejectIndex
     pipeline: Pipeline
     instruments: Instruments
     topics: frozenset[str]
@@ -63,6 +65,7 @@ def compose(settings: Settings) -> Worker:
         kafka, group_id=settings.kafka.group_id, session_timeout_ms=settings.kafka.session_timeout_ms, feeds=feeds
     )
     dead_letters = DeadLetterProducer(kafka, topic=settings.kafka.dead_letter_topic)
+    rejects = RejectIndex(settings.postgres.url())
     guard = DeadLetterGuard(
         max_ratio=settings.dead_letters.max_ratio, window_records=settings.dead_letters.window_records
     )
@@ -82,6 +85,7 @@ def compose(settings: Settings) -> Worker:
         segments=SegmentResolver(store),
         writer=BatchWriter(store, instruments=instruments),
         dead_letters=dead_letters,
+        rejects=rejects,
         guard=guard,
         instruments=instruments,
     )
@@ -90,7 +94,7 @@ def compose(settings: Settings) -> Worker:
     )
     pipeline = Pipeline(consumer=consumer, decoder=decoder, delivery=delivery, policy=policy, instruments=instruments)
     topics = frozenset(topic for feed in feeds for topic in feed.topics) | {settings.kafka.dead_letter_topic}
-    return Worker(consumer, store, dead_letters, pipeline, instruments, topics)
+    return Worker(consumer, store, dead_letters, rejects, pipeline, instruments, topics)
 
 
 async def run_worker(settings: Settings, *, until_caught_up: bool = False) -> None:
@@ -105,6 +109,7 @@ async def run_worker(settings: Settings, *, until_caught_up: bool = False) -> No
         stack.enter_context(Watchdog(worker.instruments.health, stall_s=settings.watchdog.stall_s))
         await stack.enter_async_context(worker.store)
         await stack.enter_async_context(worker.dead_letters)
+        await stack.enter_async_context(worker.rejects)
         running = asyncio.create_task(_run(worker, until_caught_up=until_caught_up, drain_s=drain_s), name="worker")
         _on_signals(running, worker.pipeline, drain_s)
         await running
@@ -112,7 +117,7 @@ async def run_worker(settings: Settings, *, until_caught_up: bool = False) -> No
 
 
 async def _run(worker: Worker, *, until_caught_up: bool, drain_s: float) -> None:
-    consumer, store, _, pipeline, instruments, _ = worker
+    consumer, store, pipeline, instruments = worker.consumer, worker.store, worker.pipeline, worker.instruments
     await until_available(instruments.health, "postgres", store.require_schema)
     await until_available(instruments.health, "kafka", lambda: consumer.start(pipeline))
     log.info("worker_started")

@@ -18,6 +18,8 @@ from consumers.errors import Ignored
 from consumers.normalize import Normalized
 from consumers.record import Record, TopicPartition
 from stores.model import Clearing, DeltaGroup, SegmentChange
+from stores.postgres.rejects import RejectedMember
+from worker.reject_notes import reject_notes
 
 _TOPIC, _TIMESTAMP_MS, _PLACE = attrgetter("topic"), attrgetter("timestamp_ms"), attrgetter("topic", "partition")
 
@@ -60,6 +62,7 @@ class Batch:
         self.sources: dict[int, Record] = {}
         """By position, the record of each group and clearing: should one fail later, it is a dead letter."""
         self.dead_letters: list[DeadLetter] = []
+        self.reject_notes: list[RejectedMember] = []
         self.ignored: Counter[Ignored] = Counter()
         self.future_event_times = 0
         self.conflicts = 0
@@ -100,6 +103,7 @@ class Batch:
             self.clearings.append(normalized.clearing)
         if normalized.rejects:
             self.dead_letters += rejected_members(record, normalized)
+            self.reject_notes += reject_notes(record, normalized)
         if normalized.ignored:
             self.ignored[normalized.ignored] += 1
         self.future_event_times += normalized.future_event_time

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import structlog
+
 from consumers.dead_letter import DeadLetter, DeadLetterProducer
 from consumers.errors import Reason
+from stores.errors import BatchRejectedError
 from stores.model import DeltaGroup, SegmentChange
+from stores.postgres.rejects import RejectedMember, RejectIndex
 from worker.backoff import until_available
 from worker.batch import Batch
 from worker.dead_letter_guard import DeadLetterGuard
@@ -15,22 +19,26 @@ from worker.instruments import Instruments
 from worker.segments import Refused, Resolved, SegmentResolver
 from worker.writer import BatchWriter
 
+log = structlog.get_logger(__name__)
+
 
 class Delivery:
     """Returns when nothing of a batch can be lost any more, however long the store or Kafka take."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a batch passes through
         self,
         *,
         segments: SegmentResolver,
         writer: BatchWriter,
         dead_letters: DeadLetterProducer,
+        rejects: RejectIndex,
         guard: DeadLetterGuard,
         instruments: Instruments,
     ) -> None:
         self._segments = segments
         self._writer = writer
         self._dead_letters = dead_letters
+        self._rejects = rejects
         self._guard = guard
         self._metrics, self._health = instruments
 
@@ -49,11 +57,20 @@ class Delivery:
                 refused = [*resolved.refused, *await self._write(resolved, in_two=in_two)]
             rejected += _mismatches(batch, resolved.mismatched)
             rejected += _refusals(batch, refused)
+        if batch.reject_notes:
+            await self._note(batch.reject_notes)
         if letters := [*batch.dead_letters, *rejected]:
             with self._metrics.stage("dead_letter"):
                 await until_available(self._health, "dead_letter_topic", lambda: self._dead_letters.send(letters))
             self._metrics.dead_letters_sent(letters)
         return self._observe(batch, rejected) if rejected else []
+
+    async def _note(self, rejects: Sequence[RejectedMember]) -> None:
+        """Into the index for people. The dead letters have all of it, so what the index refuses holds nobody up."""
+        try:
+            await until_available(self._health, "postgres", lambda: self._rejects.note(rejects))
+        except BatchRejectedError as exc:
+            log.warning("reject_notes_refused", notes=len(rejects), sqlstate=exc.sqlstate)
 
     async def _write(self, resolved: Resolved, *, in_two: bool) -> list[Refused]:
         """Deltas first, and then what clears a segment, since that must not come before what its record names."""

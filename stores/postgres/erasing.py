@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
+import msgspec
+
 from stores.postgres.connection import WRITER_SESSION, connected
 from stores.postgres.copy_rows import context_hash
 from stores.postgres.migrating import require_schema
@@ -68,6 +70,7 @@ class Erasures:
     async def delete(self, context_key: str) -> None:
         """The rows themselves. To be called when no projector needs them any more."""
         await self._session.execute(query("delete_everywhere"), _hash(context_key))
+        await self._session.execute(query("delete_rejects_naming"), msgspec.json.encode(context_key)[1:-1].decode())
 
     async def lift(self, context_key: str) -> bool:
         """From now on the person may come in again. False for one who was not erased."""

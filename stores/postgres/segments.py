@@ -9,13 +9,14 @@ from uuid import UUID
 
 import msgspec
 
-from stores.model import SegmentKey
+from stores.model import Position, SegmentKey
 from stores.postgres.connection import Pool
 from stores.postgres.copy_rows import context_hash
 from stores.postgres.queries import query
+from stores.postgres.rejects import NotedReject
 
 if TYPE_CHECKING:
-    from asyncpg import Connection
+    from asyncpg import Connection, Record
 
 
 class SegmentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +114,13 @@ class SegmentStore:
             row = await session.fetchrow(query("find_member"), segment.id, UUID(bytes=context_hash(context_key)))
             return bool(row and row["included"])
 
+    async def rejects(self, segment: SegmentView, reason: str | None) -> list[NotedReject]:
+        """What was rejected of it lately, the newest first; only for this reason, if one is given."""
+        async with self._pool.session() as session:
+            topics = dict(await session.fetch(query("topic_names")))
+            rows = await session.fetch(query("list_rejects"), segment.id, reason)
+        return [_noted(row, topics) for row in rows]
+
     async def edit(self, key: SegmentKey, change: Callable[[SegmentView], Edit], *, is_dry: bool) -> SegmentView | None:
         """Applies what `change` makes of the segment as it is then, unless it is a dry run. None: there is none."""
         async with self._pool.session() as session, session.transaction():
@@ -128,6 +136,20 @@ class SegmentStore:
                 return msgspec.structs.replace(found, **edited)
             await session.execute(query("edit_segment"), found.id, *edit)
             return await _find(session, key)
+
+
+def _noted(row: Record, topics: dict[int, str]) -> NotedReject:
+    position = Position.unpack(row["position"])
+    return NotedReject(
+        topics.get(position.topic_id, f"topic {position.topic_id}"),
+        position.partition,
+        position.offset,
+        row["place"] if row["place"] >= 0 else None,
+        row["reason"],
+        row["detail"],
+        row["member"],
+        row["rejected_at"],
+    )
 
 
 async def _find(session: Connection, key: SegmentKey) -> SegmentView | None:

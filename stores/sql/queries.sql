@@ -534,3 +534,38 @@ SET name = coalesce($2, name), name_edited_at = CASE WHEN $2 IS NULL THEN name_e
     tags = coalesce($4, tags), tags_edited_at = CASE WHEN $4 IS NULL THEN tags_edited_at ELSE now() END,
     edits = edits + 1
 WHERE id = $1;
+
+-- name: note_rejects
+-- A record that is read again says the same again.
+INSERT INTO rejected_member (segment_id, position, place, reason, detail, member)
+SELECT segment.id, noted.position, noted.place, noted.reason, noted.detail, noted.member
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::int[], $5::text[], $6::text[], $7::text[])
+  AS noted (environment, key, position, place, reason, detail, member)
+JOIN environment ON environment.key = noted.environment
+JOIN segment ON segment.environment_id = environment.id AND segment.key = noted.key
+ORDER BY segment.id, noted.position, noted.place, noted.reason
+ON CONFLICT DO NOTHING;
+
+-- name: forget_rejects
+-- The newest of each of these segments stay, for a month.
+DELETE FROM rejected_member AS r
+USING (
+    SELECT segment_id, position, place, reason,
+           row_number() OVER (PARTITION BY segment_id ORDER BY rejected_at DESC, position DESC, place) AS number
+    FROM rejected_member
+    WHERE segment_id IN (
+        SELECT segment.id FROM unnest($1::text[], $2::text[]) AS noted (environment, key)
+        JOIN environment ON environment.key = noted.environment
+        JOIN segment ON segment.environment_id = environment.id AND segment.key = noted.key)
+) AS old
+WHERE (r.segment_id, r.position, r.place, r.reason) = (old.segment_id, old.position, old.place, old.reason)
+  AND (old.number > $3 OR r.rejected_at < now() - interval '30 days');
+
+-- name: list_rejects
+SELECT position, place, reason, detail, member, rejected_at FROM rejected_member
+WHERE segment_id = $1 AND rejected_at > now() - interval '30 days' AND ($2::text IS NULL OR reason = $2)
+ORDER BY rejected_at DESC, position DESC, place;
+
+-- name: delete_rejects_naming
+-- Of somebody who is erased: rather too many rows than one too few.
+DELETE FROM rejected_member WHERE position($1 IN member) > 0;

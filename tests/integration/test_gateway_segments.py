@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from typing import Any
 
 from tests.gateway import GatewayUnderTest, a_batch
@@ -146,3 +149,45 @@ async def test_looking_and_editing_need_their_own_actions(gateway: GatewayUnderT
     assert (await patched(gateway, tags, writer)).status_code == 200
     assert (await patched(gateway, rename, names)).status_code == 200
     assert (await patched(gateway, tags, names)).status_code == 403
+
+
+async def test_who_is_missing_is_told_as_json_and_as_csv_until_they_are_erased(gateway: GatewayUnderTest) -> None:
+    token = await started(gateway)
+    body = a_batch("u1", "alan@example.com", "u3", cohort_id="c1")
+    body["batch"][0]["userId"] = None  # type: ignore[index]
+    body["batch"][1]["value"] = "perhaps"  # type: ignore[index]
+    for _ in range(2):
+        assert (await gateway.sync(body, token)).headers["x-cohort-sync-rejected"] == "2"
+    await gateway.bench.catch_up()
+
+    report = await got(gateway, "/amplitude-c1/rejected", token)
+    assert report["byReason"] == {"context_key_missing": 2, "value_invalid": 2}
+    newest = report["items"][0]
+    assert newest["reason"] == "context_key_missing"
+    assert (newest["topic"], newest["place"]) == (gateway.topic, 0)
+    assert json.loads(newest["member"])["cohortId"] == "c1"
+    only = await got(gateway, "/amplitude-c1/rejected", token, reason="value_invalid")
+    assert only["totalCount"] == 2
+    assert (await got(gateway, "/amplitude-c2/rejected", token))["items"] == []
+    answered = await gateway.client.get(
+        f"{ROOT}/amplitude-c1/rejected", params={"format": "csv"}, headers={"authorization": token}
+    )
+    assert answered.headers["content-type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(answered.text)))
+    assert [each["reason"] for each in rows] == ["context_key_missing", "value_invalid"] * 2
+
+    assert (await gateway.bench.run("erase", "alan@example.com")).returncode == 0
+    assert (await got(gateway, "/amplitude-c1/rejected", token))["byReason"] == {"context_key_missing": 2}
+
+
+async def test_the_index_of_rejects_is_bounded(gateway: GatewayUnderTest) -> None:
+    token = await started(gateway)
+    bad = [{"userId": None, "cohortId": "c1", "value": True}] * 150
+    for _ in range(8):
+        body = a_batch("u1", cohort_id="c1")
+        body["batch"] += bad  # type: ignore[operator]
+        await gateway.sync(body, token)
+    gateway.bench.settings["dead_letters"] = {"max_ratio": 1}
+    await gateway.bench.catch_up()
+
+    assert (await got(gateway, "/amplitude-c1/rejected", token))["totalCount"] == 1_000

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from consumers.errors import Reason
 from worker.gateway.answers import json_response
 from worker.gateway.routing import Endpoint
 from worker.process_metrics import own_version
@@ -49,6 +50,15 @@ _PAGE: Document = {
     "required": ["items", "totalCount"],
 }
 _SEGMENT: Document = {"$ref": "#/components/schemas/Segment"}
+_REJECTED: Document = {
+    "type": "object",
+    "properties": {
+        "items": {"type": "array", "items": _OBJECT},
+        "totalCount": _NUMBER,
+        "byReason": {"type": "object", "additionalProperties": _NUMBER},
+    },
+    "required": ["items", "totalCount", "byReason"],
+}
 _OPERATION: Document = {
     "type": "object",
     "properties": {"op": {"enum": ["add", "replace", "remove", "test"]}, "path": _TEXT, "value": {}},
@@ -155,6 +165,8 @@ def _answer(schema: Document | None) -> Document:
     answer: Document = {"description": "Done", "headers": rejected}
     if schema is not None:
         answer["content"] = {"application/json": {"schema": schema}}
+        if schema is _REJECTED:
+            answer["content"]["text/csv"] = {"schema": _TEXT}
     return answer
 
 
@@ -215,6 +227,12 @@ _ROUTES: dict[str, _Route] = {
     ),
     "segments": ("The segments of an environment", {200: _PAGE}, None, (400, 403, 404, 413, 429)),
     "segment": ("One segment", {200: _SEGMENT}, None, (403, 404, 413, 429)),
+    "segment-rejected": (
+        "Who is missing from a segment: members that were rejected in the last 30 days, at most 1,000",
+        {200: _REJECTED},
+        None,
+        (400, 403, 404, 413, 429),
+    ),
     "segment-edit": (
         "Edits name, description and tags by JSON patch, or by semantic patch with its content type",
         {200: _SEGMENT},
@@ -251,6 +269,10 @@ _QUERIES: dict[str, list[Document]] = {
         {"name": "offset", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 1_000_000}},
         {"name": "sort", "in": "query", "schema": {"enum": ["creationDate", "-creationDate", "name", "-name"]}},
         {"name": "filter", "in": "query", "schema": _TEXT},
+    ],
+    "segment-rejected": [
+        {"name": "format", "in": "query", "schema": {"enum": ["json", "csv"]}},
+        {"name": "reason", "in": "query", "schema": {"enum": [str(each) for each in Reason]}},
     ],
     "segment-edit": [{"name": "dryRun", "in": "query", "schema": {"type": "boolean"}}],
 }

@@ -9,12 +9,14 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
+from consumers.errors import Reason
 from consumers.feeds import Environment, Environments
 from stores.model import SegmentKey
 from stores.postgres.segments import SegmentStore, SegmentView
 from worker.gateway.answers import Refused, forbidden, json_response
 from worker.gateway.intake import Intake
 from worker.gateway.policies import DEFAULT_PROJECT, VIEW_PROJECT, Resource
+from worker.gateway.rejected_report import as_csv, as_json
 from worker.gateway.routing import Endpoint
 from worker.gateway.segment_patches import parse_patch
 from worker.gateway.segment_queries import SegmentQuery, parse_query
@@ -38,6 +40,7 @@ class SegmentsRest:
             Endpoint("segments", (ROOT,), ("GET",), self.list_segments),
             Endpoint("segment", (f"{ROOT}/{{key}}",), ("GET",), self.get),
             Endpoint("segment-edit", (f"{ROOT}/{{key}}",), ("PATCH",), self.patch),
+            Endpoint("segment-rejected", (f"{ROOT}/{{key}}/rejected",), ("GET",), self.rejected),
             Endpoint("segment-context", (f"{ROOT}/{{key}}/contexts/{{context:path}}",), ("GET",), self.context),
         ]
 
@@ -67,6 +70,19 @@ class SegmentsRest:
             raise Refused(400, "invalid_request", "This is no context key")
         is_in = await self._store.is_member(segment, context_key)
         return json_response({"userKey": context_key, "included": is_in, "excluded": False})
+
+    async def rejected(self, request: Request) -> Response:
+        """Who is missing: the members that were rejected lately, as JSON, or with `format=csv` as CSV."""
+        _, segment = await self._found(request)
+        asked = request.query_params
+        form, reason = asked.get("format", "json"), asked.get("reason")
+        if form not in ("json", "csv") or (reason is not None and reason not in list(Reason)):
+            raise Refused(400, "invalid_request", "format is json or csv, and reason one of those of dead letters")
+        found = await self._store.rejects(segment, reason)
+        if form == "csv":
+            name = f'attachment; filename="{segment.key}-rejected.csv"'
+            return Response(as_csv(found), media_type="text/csv", headers={"Content-Disposition": name})
+        return json_response(as_json(found))
 
     async def patch(self, request: Request) -> Response:
         """Edits it, unless `dryRun=true` asks what would become of it."""

@@ -21,3 +21,16 @@ CREATE TABLE cohort_list (
 
 -- How often people have edited a segment: with it they notice that somebody else was faster.
 ALTER TABLE segment ADD COLUMN edits int NOT NULL DEFAULT 0;
+
+-- Which members were rejected lately, segment by segment, for people who look for somebody who is missing. Everything
+-- about them is in the dead letters; this is an index, bounded in number and age.
+CREATE TABLE rejected_member (
+    segment_id  int         NOT NULL REFERENCES segment,
+    position    bigint      NOT NULL,  -- of the record, as in membership
+    place       int         NOT NULL,  -- of the member in its record; -1 where it is about all of it
+    reason      text        NOT NULL,
+    detail      text        NOT NULL,
+    member      text,                  -- as it was, as JSON, cut; null where it was not found again
+    rejected_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (segment_id, position, place, reason)
+);

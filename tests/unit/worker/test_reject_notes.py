@@ -1,0 +1,71 @@
+"""What is noted of rejected members."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from consumers.feeds import Environments, Feed, Limits
+from consumers.normalize import Normalizer
+from stores.postgres.rejects import NotedReject, RejectedMember
+from tests.builders import a_record
+from worker.gateway.rejected_report import as_csv, as_json
+from worker.reject_notes import MEMBER_CHARACTERS, MOST_OF_RECORD, reject_notes
+
+FEED = Feed(name="f", format="amplitude-webhook", environment="production")
+
+
+def notes(*users: object, form: str = "amplitude-webhook", payload: Any = None) -> list[RejectedMember]:
+    payload = payload or {"cohort_id": "c1", "in_cohort": True, "users": list(users)}
+    record = a_record(json.dumps(payload).encode())
+    normalizer = Normalizer(environments=Environments(), limits=Limits())
+    feed = Feed(name="f", format=form, environment="production")
+    return reject_notes(record, normalizer.normalize(record, feed, arrived_ms=0, position=7))
+
+
+def test_a_rejected_member_is_noted_as_it_was_with_its_place_and_reason() -> None:
+    bad = {"user_id": None, "user_properties": {"name": "Anna"}}
+
+    [null, text] = notes({"user_id": "u1"}, bad, "no object")
+
+    assert null.segment == ("production", "amplitude-c1")
+    assert (null.position, null.place, null.reason) == (7, 1, "context_key_missing")
+    assert json.loads(null.member or "") == bad
+    assert (text.place, text.reason, text.member) == (2, "member_invalid", '"no object"')
+
+
+def test_members_are_found_in_lists_that_lie_deeper() -> None:
+    lists = {"add": [{"id": "u1"}, {"id": ""}], "remove": [{"id": 1.5}]}
+    payload = {"environmentId": "production", "cohortId": "c1", "cohortName": "C", "listData": lists}
+
+    assert [each.member for each in notes(form="rudderstack", payload=payload)] == ['{"id":""}', '{"id":1.5}']
+
+
+def test_what_is_noted_of_one_record_and_of_one_member_is_bounded() -> None:
+    many = notes({"user_id": "u1"}, *[{"user_id": None, "x": "a" * 10_000}] * (MOST_OF_RECORD + 50))
+
+    assert len(many) == MOST_OF_RECORD
+    assert len(many[0].member or "") == MEMBER_CHARACTERS
+
+
+def test_of_a_record_about_several_segments_nobody_can_say_whose_member_it_was() -> None:
+    batch = [{"userId": "u1", "cohortId": cohort, "value": True} for cohort in ("c1", "c2")]
+    payload = {"environmentId": "production", "batch": [*batch, {"userId": "u2"}]}
+
+    assert notes(form="amplitude", payload=payload) == []
+
+
+def test_the_report_counts_reasons_and_no_cell_is_a_formula() -> None:
+    at = datetime(2026, 11, 23, tzinfo=UTC)
+    rejects = [
+        NotedReject("t", 0, 5, 3, "member_invalid", "=1+1", '"a,b"', at),
+        NotedReject("t", 0, 6, None, "x", "y", None, at),
+    ]
+
+    assert as_json(rejects)["byReason"] == {"member_invalid": 1, "x": 1}
+    [first, second] = csv.DictReader(io.StringIO(as_csv(rejects)))
+    assert (first["member"], first["detail"], first["place"]) == ('"a,b"', "'=1+1", "3")
+    assert (second["member"], second["place"], second["rejected_at"]) == ("", "", "2026-11-23T00:00:00.000000Z")
