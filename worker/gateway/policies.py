@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -17,7 +18,7 @@ from worker.config.problems import did_you_mean, nearest
 
 MOST_STATEMENTS = 100
 MOST_ENTRIES = 200
-ANSWERS_KEPT = 10_000
+KNOWN_ANSWERS = 1_000
 CREATE_SEGMENT, UPDATE_INCLUDED, VIEW_PROJECT = "createSegment", "updateIncluded", "viewProject"
 UPDATE_NAME, UPDATE_DESCRIPTION, UPDATE_TAGS = "updateName", "updateDescription", "updateTags"
 KNOWN_ACTIONS = (
@@ -64,17 +65,15 @@ class Policy:
         self._statements = [_Compiled(statement) for statement in statements]
         self.needs_tags = any(";" in text for statement in statements for text in statement.every_resource())
         """Whether a segment's tags can change the answer."""
-        self._answers: dict[tuple[Resource, tuple[str, ...]], bool] = {}
+        # Tools send the same segments over and over.
+        self._known = lru_cache(maxsize=KNOWN_ANSWERS)(self._answer)
 
     def allows(self, resource: Resource, actions: Iterable[str]) -> bool:
-        """Whether all of these actions may be done to the resource. Tools ask for the same segments again and again."""
-        asked = resource, tuple(actions)
-        answer = self._answers.get(asked)
-        if answer is None:
-            if len(self._answers) >= ANSWERS_KEPT:
-                self._answers.clear()
-            answer = self._answers[asked] = all(self._allows(resource, action) for action in asked[1])
-        return answer
+        """Whether all of these actions may be done to the resource."""
+        return self._known(resource, tuple(actions))
+
+    def _answer(self, resource: Resource, actions: tuple[str, ...]) -> bool:
+        return all(self._allows(resource, action) for action in actions)
 
     def _allows(self, resource: Resource, action: str) -> bool:
         allowed = False
