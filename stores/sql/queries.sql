@@ -536,13 +536,22 @@ SET name = coalesce($2, name), name_edited_at = CASE WHEN $2 IS NULL THEN name_e
 WHERE id = $1;
 
 -- name: note_rejects
--- A record that is read again says the same again.
+-- A record that is read again says the same again. What names somebody who was erased is not noted: any text of the
+-- member may be the key.
 INSERT INTO rejected_member (segment_id, position, place, reason, detail, member)
 SELECT segment.id, noted.position, noted.place, noted.reason, noted.detail, noted.member
 FROM unnest($1::text[], $2::text[], $3::bigint[], $4::int[], $5::text[], $6::text[], $7::text[])
   AS noted (environment, key, position, place, reason, detail, member)
 JOIN environment ON environment.key = noted.environment
 JOIN segment ON segment.environment_id = environment.id AND segment.key = noted.key
+WHERE NOT EXISTS (
+    SELECT FROM erasure_salt CROSS JOIN LATERAL (
+        SELECT (regexp_matches(noted.member, '"((?:[^"\\]|\\.)*)"', 'g'))[1] AS text
+        UNION SELECT regexp_split_to_table(noted.member, '[\s:"'',;<>(){}\[\]|\\]+')
+    ) AS part
+    JOIN erasure
+      ON erasure.salted_hash = sha256(salt || substring(sha256(convert_to(part.text, 'UTF8')) FROM 1 FOR 16))
+)
 ORDER BY segment.id, noted.position, noted.place, noted.reason
 ON CONFLICT DO NOTHING;
 

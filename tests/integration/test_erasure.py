@@ -99,6 +99,24 @@ async def test_no_replay_and_no_new_record_brings_the_person_back(bench: Bench) 
     assert explained["erased_at"]
 
 
+async def test_what_is_rejected_of_the_person_later_is_not_noted(bench: Bench) -> None:
+    def batch(at: int) -> dict[str, Any]:
+        odd = [{"user_id": {"is": key, "and": ["a b", 7]}} for key in (ALAN, "ada@example.com")]
+        sent = webhook("beta", GRACE, at=at)
+        return {**sent, "users": [*sent["users"], *odd]}
+
+    await bench.publish(bench.webhook_topic, batch(1))
+    await bench.catch_up()
+    assert ALAN in await everything_stored(bench.sql)
+    await bench.rows("erase", ALAN)
+    await bench.publish(bench.webhook_topic, batch(2))
+    await bench.catch_up()
+
+    stored = await everything_stored(bench.sql)
+    assert ALAN not in stored
+    assert stored.count("ada@example.com") == 2
+
+
 async def test_a_person_whose_erasure_is_lifted_comes_in_again(bench: Bench) -> None:
     await bench.rows("erase", ALAN)
     assert (await bench.run("erase", ALAN, "--lift")).returncode == 0
