@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -12,7 +10,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from struct import Struct
-from types import MappingProxyType
 from typing import Any
 
 import asyncpg
@@ -86,17 +83,14 @@ async def executemany_rate(dsn: str, batches: Sequence[Sequence[Row]]) -> float:
 
 
 class Command:
-    """A command of `cohort-sync` as a process, or another module of ours."""
+    """A command of `cohort-sync` as a process."""
 
-    def __init__(
-        self, *arguments: str, settings: Mapping[str, Any] = MappingProxyType({}), module: str = "worker"
-    ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="cohort-sync-bench-command-")
+    def __init__(self, name: str, *arguments: str, settings: Mapping[str, Any]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix=f"cohort-sync-{name}-")
         self._log = Path(self._folder.name) / "log"
-        self._config = Path(self._folder.name) / "cohort-sync.yaml"
-        self._config.write_text(yaml.safe_dump(dict(settings)))
-        configured = ["--config", str(self._config)] if settings else []
-        command = [sys.executable, "-m", module, *arguments, *configured]
+        config = Path(self._folder.name) / "cohort-sync.yaml"
+        config.write_text(yaml.safe_dump(dict(settings)))
+        command = [sys.executable, "-m", "worker", name, *arguments, "--config", str(config)]
         self._process = guard.start(command, log=self._log, cwd=guard.ROOT)
 
     @property
@@ -104,25 +98,12 @@ class Command:
         pid: int = self._process.pid
         return pid
 
-    async def said(self, text: str) -> str:
-        """The line of its log that has this, once it is there."""
-        while True:
-            for line in self._log.read_text().splitlines():
-                if text in line:
-                    return line
+    async def said(self, event: str) -> None:
+        """Returns when this is in its log."""
+        while event.encode() not in self._log.read_bytes():
             if self._process.poll() is not None:
                 raise RuntimeError(self._log.read_text()[-2000:])
             await asyncio.sleep(0.05)
-
-    async def port(self, event: str) -> int:
-        """Where it listens, as this event of its log tells it."""
-        port: int = json.loads(await self.said(f'"{event}"'))["port"]
-        return port
-
-    async def ran(self, *arguments: str) -> bytes:
-        """What another command says under the same configuration."""
-        command = [sys.executable, "-m", "worker", *arguments, "--config", str(self._config)]
-        return await asyncio.to_thread(subprocess.check_output, command, cwd=guard.ROOT)
 
     async def ended(self) -> None:
         """Returns when it has ended by itself."""
