@@ -21,7 +21,7 @@ from consumers.record import Record
 from consumers.segment_key import segment_key
 from stores.model import SegmentKey
 from worker.gateway.answers import Refused, forbidden, too_large, unavailable
-from worker.gateway.bodies import check_form, check_size, read_body
+from worker.gateway.bodies import check_form, check_size, header, read_body
 from worker.gateway.limits import BodyAccount, InFlight, RateLimit
 from worker.gateway.policies import CREATE_SEGMENT, DEFAULT_PROJECT, UPDATE_INCLUDED, Resource
 from worker.gateway.tags import SegmentTags
@@ -78,7 +78,7 @@ class Intake:
     def admit(self, request: Request, denied: Callable[[], Refused] = forbidden) -> Token:
         """The token that the request shows in its headers."""
         check_size(request, self._max_body_bytes)
-        shown = request.headers.getlist("authorization")
+        shown = header(request, b"authorization")
         return self.admit_by(credential_in(shown[0]) if len(shown) == 1 else None, denied)
 
     def admit_by(self, credential: str | None, denied: Callable[[], Refused] = forbidden) -> Token:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Self
 
 from worker.gateway.answers import RETRY_AFTER_S, Refused, unavailable
 
@@ -14,6 +14,7 @@ IN_FLIGHT_BYTES = 256 << 20
 BURST_S = 2.0
 """A token that was silent may send as much at once as it may in so long."""
 KNOWN_TOKENS = 10_000
+_ROUNDING_S = 1e-6
 
 
 class RateLimit:
@@ -36,7 +37,7 @@ class RateLimit:
         now = self._clock()
         full_at = max(now, self._full_at.get(token_id, now)) + 1 / self._rate
         over_s = full_at - now - BURST_S
-        if over_s > 0:
+        if over_s > _ROUNDING_S:
             raise Refused(
                 429,
                 "rate_limited",
@@ -62,18 +63,20 @@ class InFlight:
         self.requests = 0
         self.body_bytes = 0
 
-    @contextmanager
-    def request(self) -> Iterator[BodyAccount]:
-        """One more request while it is entered, with the bytes that it holds. Raises `Refused` where it is too many."""
+    def request(self) -> BodyAccount:
+        """One more request while it is entered. Entering it raises `Refused` where it is too many."""
+        return BodyAccount(self)
+
+    def begin(self) -> None:
+        """Counts a request. Raises `Refused` where it is too many."""
         if self.requests >= self._most_requests:
             raise unavailable("Too many requests are in flight; send the same again later")
         self.requests += 1
-        account = BodyAccount(self)
-        try:
-            yield account
-        finally:
-            self.requests -= 1
-            self.body_bytes -= account.held
+
+    def end(self, held: int) -> None:
+        """It is over, and so are the bytes that it held."""
+        self.requests -= 1
+        self.body_bytes -= held
 
     def add(self, body_bytes: int) -> None:
         """Counts bytes that are held from now on. Raises `Refused` where they are too many."""
@@ -83,11 +86,20 @@ class InFlight:
 
 
 class BodyAccount:
-    """The bytes that one request holds."""
+    """One request while it is entered, and the bytes that it holds."""
+
+    __slots__ = ("_all", "held")
 
     def __init__(self, all_requests: InFlight) -> None:
         self._all = all_requests
         self.held = 0
+
+    def __enter__(self) -> Self:
+        self._all.begin()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._all.end(self.held)
 
     def add(self, body_bytes: int) -> None:
         """Counts bytes. Raises `Refused`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import count
 from typing import NamedTuple
 
 import structlog
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from stores.errors import StoreUnavailableError
 from worker.gateway.answers import Refused, refusal, unavailable
@@ -43,7 +45,7 @@ def application(
     """All routes as one ASGI application."""
     watch = _Watch(metrics, is_draining)
     routes = [
-        Route(path, watch.over(endpoint.name, endpoint.handler), methods=list(endpoint.methods))
+        Route(path, _Watched(watch, endpoint), methods=list(endpoint.methods))
         for endpoint in endpoints
         for path in endpoint.paths
     ]
@@ -54,32 +56,30 @@ class _Watch:
     def __init__(self, metrics: GatewayMetrics, is_draining: Callable[[], bool]) -> None:
         self._metrics = metrics
         self._is_draining = is_draining
+        self._prefix = f"{secrets.token_hex(6)}-"
+        self._numbers = count(1)
 
-    def over(self, name: str, handler: Handler) -> Handler:
-        """The handler, but with an answer in any case."""
-
-        async def answer(request: Request) -> Response:
-            started_at = time.perf_counter()
-            request_id = secrets.token_hex(8)
-            try:
-                _check_headers(request)
-                response = await handler(request)
-            except Refused as refused:
-                response = self._refuse(name, request_id, refused)
-            except StoreUnavailableError:
-                message = "The store does not answer now; send the same again later"
-                response = self._refuse(name, request_id, unavailable(message))
-            except Exception:  # a fault of ours is told to nobody but the log
-                log.exception("request_failed", route=name, request_id=request_id)
-                message = "An internal error; X-Request-Id names it in our logs"
-                response = refusal(Refused(_SERVER_ERROR, "internal_error", message))
-            response.headers["X-Request-Id"] = request_id
-            if self._is_draining():
-                response.headers["Connection"] = "close"
-            self._metrics.answered(name, response.status_code, time.perf_counter() - started_at)
-            return response
-
-        return answer
+    async def answer(self, name: str, handler: Handler, request: Request) -> Response:
+        """What the handler answers, but something in any case."""
+        started_at = time.perf_counter()
+        request_id = f"{self._prefix}{next(self._numbers):x}"
+        try:
+            _check_headers(request)
+            response = await handler(request)
+        except Refused as refused:
+            response = self._refuse(name, request_id, refused)
+        except StoreUnavailableError:
+            message = "The store does not answer now; send the same again later"
+            response = self._refuse(name, request_id, unavailable(message))
+        except Exception:  # a fault of ours is told to nobody but the log
+            log.exception("request_failed", route=name, request_id=request_id)
+            message = "An internal error; X-Request-Id names it in our logs"
+            response = refusal(Refused(_SERVER_ERROR, "internal_error", message))
+        response.raw_headers.append((b"x-request-id", request_id.encode()))
+        if self._is_draining():
+            response.headers["Connection"] = "close"
+        self._metrics.answered(name, response.status_code, time.perf_counter() - started_at)
+        return response
 
     async def over_nothing(self, _: Request, exc: Exception) -> Response:
         """No route of ours: a path that is none, or a method that its path does not have."""
@@ -94,6 +94,18 @@ class _Watch:
         told = log.warning if refused.status >= _SERVER_ERROR else log.debug
         told("request_refused", route=name, request_id=request_id, status=refused.status, code=refused.code)
         return refusal(refused)
+
+
+class _Watched:
+    """An endpoint as an ASGI application: Starlette would wrap a function in more than it needs."""
+
+    def __init__(self, watch: _Watch, endpoint: Endpoint) -> None:
+        self._watch = watch
+        self._name, self._handler = endpoint.name, endpoint.handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._watch.answer(self._name, self._handler, Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 def _check_headers(request: Request) -> None:

@@ -15,14 +15,16 @@ from stores.model import SegmentKey
 from stores.postgres.segments import SegmentStore, SegmentView
 from worker.gateway.answers import Refused, forbidden, json_response
 from worker.gateway.intake import Intake
+from worker.gateway.limits import InFlight
 from worker.gateway.policies import DEFAULT_PROJECT, VIEW_PROJECT, Resource
 from worker.gateway.rejected_report import as_csv, as_json
-from worker.gateway.routing import Endpoint
+from worker.gateway.routing import Endpoint, Handler
 from worker.gateway.segment_patches import parse_patch
 from worker.gateway.segment_queries import SegmentQuery, parse_query
 
 ROOT = "/api/v2/segments/{project}/{environment}"
 LONGEST_KEY = 2_048
+AT_THE_STORE = 64
 
 
 class SegmentsRest:
@@ -31,18 +33,29 @@ class SegmentsRest:
     def __init__(self, intake: Intake, store: SegmentStore, environments: Iterable[Environment]) -> None:
         self._intake = intake
         self._store = store
+        self._at_the_store = InFlight(requests=AT_THE_STORE)
         self._listed = {each.key: each for each in environments}
         self._environments = Environments(tuple(self._listed.values()))
 
     def endpoints(self) -> list[Endpoint]:
         """To read, and to edit."""
+        one = f"{ROOT}/{{key}}"
         return [
-            Endpoint("segments", (ROOT,), ("GET",), self.list_segments),
-            Endpoint("segment", (f"{ROOT}/{{key}}",), ("GET",), self.get),
-            Endpoint("segment-edit", (f"{ROOT}/{{key}}",), ("PATCH",), self.patch),
-            Endpoint("segment-rejected", (f"{ROOT}/{{key}}/rejected",), ("GET",), self.rejected),
-            Endpoint("segment-context", (f"{ROOT}/{{key}}/contexts/{{context:path}}",), ("GET",), self.context),
+            Endpoint("segments", (ROOT,), ("GET",), self._bounded(self.list_segments)),
+            Endpoint("segment", (one,), ("GET",), self._bounded(self.get)),
+            Endpoint("segment-edit", (one,), ("PATCH",), self._bounded(self.patch)),
+            Endpoint("segment-rejected", (f"{one}/rejected",), ("GET",), self._bounded(self.rejected)),
+            Endpoint("segment-context", (f"{one}/contexts/{{context:path}}",), ("GET",), self._bounded(self.context)),
         ]
+
+    def _bounded(self, handler: Handler) -> Handler:
+        """Only some at a time wait for the store, so that nobody waits behind an endless queue."""
+
+        async def answer(request: Request) -> Response:
+            with self._at_the_store.request():
+                return await handler(request)
+
+        return answer
 
     async def list_segments(self, request: Request) -> Response:
         """A page of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 import socket
 from collections import OrderedDict
@@ -37,6 +38,8 @@ class GatewayServer:
 
     def __init__(self, app: ASGIApp, *, host: str, port: int) -> None:
         _allow_open_files()
+        # What is no HTTP is answered, and a line for each would be a stranger's to multiply.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         self._socket = listening_socket(host, port, section="gateway")
         config = uvicorn.Config(
             app,

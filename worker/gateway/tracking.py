@@ -14,7 +14,8 @@ from starlette.responses import Response
 
 from consumers.feeds import Feed
 from consumers.twilio_segment import TwilioSegment
-from worker.gateway.answers import json_response, too_large, unauthorized
+from worker.gateway.answers import JSON_TYPE, too_large, unauthorized
+from worker.gateway.bodies import header
 from worker.gateway.intake import Intake
 from worker.gateway.limits import BodyAccount
 from worker.gateway.routing import Endpoint, Handler
@@ -25,6 +26,7 @@ IGNORED = ("page", "screen", "group", "alias")
 LARGEST_WITH_KEY_INSIDE = 1 << 20
 """Segment takes half of it."""
 _BOM = b"\xef\xbb\xbf"
+_SUCCESS = b'{"success":true}'
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -41,7 +43,7 @@ class Tracking:
 
     def _posted(self, kind: str) -> Handler:
         async def post(request: Request) -> Response:
-            if "authorization" not in request.headers:
+            if not header(request, b"authorization"):
                 with self._intake.of_strangers.request() as account:
                     body = await self._intake.body(request, account)
                     if len(body) > LARGEST_WITH_KEY_INSIDE:
@@ -66,7 +68,7 @@ class Tracking:
         if kind in TAKEN:
             event = _event(body, kind, has_key=key_inside is not None)
             taken = await self._intake.take(event, feed, TwilioSegment.name, token, unauthorized)
-        return json_response({"success": True}, headers=taken.headers() if taken else None)
+        return Response(_SUCCESS, headers=taken.headers() if taken else None, media_type=JSON_TYPE)
 
 
 def _write_key(body: bytes) -> str | None:
