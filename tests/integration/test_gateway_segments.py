@@ -44,6 +44,8 @@ async def test_segments_are_listed_found_and_filtered(gateway: GatewayUnderTest)
     assert [each["key"] for each in page["items"]] == ["amplitude-c2"]
     assert set(page["_links"]) == {"self", "first", "prev", "next"}
     assert (await got(gateway, "", token, offset="9"))["totalCount"] == 3
+    odd = {"authorization": token, "host": "[::1"}
+    assert (await gateway.client.get(ROOT, headers=odd)).status_code == 200
     for text, keys in (
         ('query equals "cohort C3"', ["amplitude-c3"]),
         ('includedKeys anyOf ["c2", "nobody"]', ["amplitude-c2"]),

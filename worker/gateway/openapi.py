@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from consumers.errors import Reason
-from worker.gateway.answers import json_response
+from worker.gateway.answers import JSON_TYPE
 from worker.gateway.routing import Endpoint
 from worker.process_metrics import own_version
 
@@ -125,10 +126,10 @@ def endpoint_of(endpoints: Iterable[Endpoint]) -> Endpoint:
     """`GET /openapi.json`, for these and itself."""
 
     async def get(_: Request) -> Response:
-        return json_response(described)
+        return Response(described, media_type=JSON_TYPE)
 
     own = Endpoint("openapi", ("/openapi.json",), ("GET",), get)
-    described = document([*endpoints, own])
+    described = msgspec.json.encode(document([*endpoints, own]))
     return own
 
 

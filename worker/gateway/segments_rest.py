@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -198,8 +198,9 @@ def _page_links(request: Request, asked: SegmentQuery, total: int) -> dict[str, 
 
 
 def _page_url(request: Request, offset: int) -> str:
-    url = request.url.include_query_params(offset=offset)
-    return f"{url.path}?{url.query}"
+    # Not from the whole URL: whoever sends a Host header that is none must not make that an error of ours.
+    asked = dict(request.query_params) | {"offset": str(offset)}
+    return f"{quote(request.scope['path'])}?{urlencode(asked)}"
 
 
 def _link(href: str) -> dict[str, str]:
