@@ -93,8 +93,8 @@ class Projector:
         Where nobody has led since, there is nothing to mend: the cursor was not moved. But what was sent and not
         acknowledged must not arrive after what will be sent.
         """
+        await self._target.settle()
         if self._unsure is not None:
-            await self._target.settle()
             await self._feed.rewind(self._projection.name, *self._unsure)
             self._unsure = None
 

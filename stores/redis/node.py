@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -55,17 +55,33 @@ class Node:
         """The answers, errors among them. The client's own pipelines take three times as long for the same bytes."""
         if not commands:
             return []
+        async with self._connection() as connection:
+            return await _asked(connection, commands)
+
+    async def set_while(self, watched: str, expected: bytes, key: str, value: str) -> bool:
+        """Sets the key while the watched one holds what is expected; False, and nothing set, where it does not."""
+        async with self._connection() as connection:
+            _, found = await _asked(connection, [("WATCH", watched), ("GET", watched)])
+            if found != expected:
+                await _asked(connection, [("UNWATCH",)])
+                return False
+            *_, done = await _asked(connection, [("MULTI",), ("SET", key, value), ("EXEC",)])
+        if isinstance(done, RedisError):
+            raise done
+        return done is not None
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AbstractConnection]:
+        """One of ours. Where an exchange fails, all of them are left, and `settle` ends what is still on its way."""
         pool = self.client.connection_pool
+        connection = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
-            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
-            await connection.send_packed_command(b"".join(map(_packed, commands)))
-            answers = [await _answer(connection) for _ in commands]
-            await pool.release(connection)
+            yield connection
         except BaseException:
             self._abandoned[self._name] = self.client
             self._open()
             raise
-        return answers
+        await pool.release(connection)
 
     async def settle(self) -> None:
         """Ends on the server what exchanges that failed have left, so that it reads no more from there.
@@ -97,6 +113,11 @@ def _packed(command: Command) -> bytes:
         raw = part if isinstance(part, bytes) else part.encode()
         packed.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
     return b"".join(packed)
+
+
+async def _asked(connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
+    await connection.send_packed_command(b"".join(map(_packed, commands)))
+    return [await _answer(connection) for _ in commands]
 
 
 async def _answer(connection: AbstractConnection) -> Any:

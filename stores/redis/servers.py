@@ -20,6 +20,8 @@ from stores.redis.node import Command, Node
 log = structlog.get_logger(__name__)
 
 SLOTS = 16_384
+LOOK_WITHIN_S = 2.0
+"""So long one server is asked who serves what, before another one is."""
 MARKED_SLOTS = 256
 """So many slots, evenly spread, tell whether their servers still have what was written to them."""
 _ELSEWHERE = (AskError, ClusterDownError, MasterDownError, TryAgainError)  # MovedError is an AskError
@@ -103,7 +105,8 @@ class Servers:
         error: BaseException | None = None
         for address, node in list(self._nodes.items()):
             try:
-                (answer,) = await node.ask([("CLUSTER", "SLOTS")])
+                async with asyncio.timeout(LOOK_WITHIN_S if len(self._nodes) > 1 else None):
+                    (answer,) = await node.ask([("CLUSTER", "SLOTS")])
             except (RedisError, OSError) as exc:
                 error = error or exc
                 continue
@@ -139,8 +142,12 @@ class Servers:
             slot = key_slot(key.encode() if isinstance(key, str) else key)
             places.setdefault(self._slots[slot], []).append(place)
         answers: list[Any] = [None] * len(commands)
-        parts = await asyncio.gather(*(node.ask([commands[at] for at in ats]) for node, ats in places.items()))
+        asking = (node.ask([commands[at] for at in ats]) for node, ats in places.items())
+        # All come to their end, so that none is on its way unknown to `settle`.
+        parts = await asyncio.gather(*asking, return_exceptions=True)
         for ats, part in zip(places.values(), parts, strict=True):
+            if isinstance(part, BaseException):
+                raise part
             for at, answer in zip(ats, part, strict=True):
                 answers[at] = answer
         return answers

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from redis.exceptions import AuthenticationError, RedisError, WatchError
+from redis.exceptions import AuthenticationError, RedisError
 
 from stores.errors import StoreUnavailableError
 from stores.redis.servers import Servers
@@ -46,6 +46,8 @@ class RedisTarget:
         self._marks = f"{prefix}:cohort_sync_marker:"
         # In a cluster on the same node as the key above, so that one transaction may span the two.
         self._marker = f"{self._marks}{{{self._synchronized_on}}}"
+        self._seen: bytes | None = None
+        """What the marker held when we last looked at it or left it."""
         self._servers = Servers(url, ssl_ca_certs=ssl_cafile, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
 
     async def __aenter__(self) -> Self:
@@ -80,7 +82,8 @@ class RedisTarget:
             found = set(_without_errors(await self._servers.ask([("GET", key) for key in keys])))
             if len(found) > 1 or None in found:
                 return None
-            marker, _, identity = _text(found.pop()).partition(" ")
+            self._seen = found.pop()
+            marker, _, identity = _text(self._seen).partition(" ")
             return marker if identity == await self._servers.identity() else None
 
     async def mark(self, marker: str) -> None:
@@ -90,25 +93,18 @@ class RedisTarget:
             text = f"{marker} {await self._servers.identity()}"
             keys = await self._servers.marked_keys(self._marker, self._marks)
             _without_errors(await self._servers.ask([("SET", key, text) for key in keys]))
+            self._seen = text.encode()
 
     async def synchronize(self, on_ms: int) -> bool:
-        """See `Target.synchronize`. A flush takes the marker away, so it can't come in between unseen.
+        """See `Target.synchronize`. Only under the marker that was seen last, which a flush takes away.
 
         In a cluster that is so for the server that this is told by; one of the others is seen in the next round.
         """
+        if self._seen is None:
+            return False
         async with _in_time():
             node = await self._servers.node_of(self._marker)
-            async with node.client.pipeline(transaction=True) as pipeline:
-                await pipeline.watch(self._marker)
-                if await pipeline.get(self._marker) is None:
-                    return False
-                pipeline.multi()  # type: ignore[no-untyped-call]
-                pipeline.set(self._synchronized_on, on_ms)
-                try:
-                    await pipeline.execute()
-                except WatchError:
-                    return False
-        return True
+            return await node.set_while(self._marker, self._seen, self._synchronized_on, str(on_ms))
 
     async def references(self) -> AsyncIterator[list[Reference]]:
         """See `AuditableTarget.references`. Members that no SDK would look for are left out."""

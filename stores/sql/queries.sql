@@ -337,9 +337,16 @@ WHERE name = $1 AND epoch = $2;
 
 -- name: rewind_cursor
 -- By one who led before and may have written old state since: whoever leads now notices, and applies it again.
-UPDATE projection SET epoch = epoch + 1, cursor_xid = $3::text::xid8, cursor_segment_id = $4, cursor_context_hash = $5
-WHERE name = $1 AND epoch <> $2
-  AND (cursor_xid, cursor_segment_id, cursor_context_hash) > ($3::text::xid8, $4::int, $5::uuid);
+-- Always, since what was applied there may not be saved yet.
+UPDATE projection
+SET epoch = epoch + 1, applied_before = DEFAULT,
+    (cursor_xid, cursor_segment_id, cursor_context_hash) = (
+        SELECT * FROM (
+            VALUES (cursor_xid, cursor_segment_id, cursor_context_hash), ($3::text::xid8, $4::int, $5::uuid)
+        ) AS places (xid, segment_id, context_hash)
+        ORDER BY xid, segment_id, context_hash LIMIT 1
+    )
+WHERE name = $1 AND epoch <> $2;
 
 -- name: restart_projection
 UPDATE projection
@@ -405,10 +412,16 @@ ORDER BY m.segment_id, m.context_hash LIMIT $4;
 
 -- name: touch_memberships
 -- Into the change feed again as they are, so that the one who writes to the target puts them right.
+WITH rows AS MATERIALIZED (
+    SELECT m.segment_id, m.context_hash
+    FROM unnest($2::text[], $3::uuid[]) AS wrong (segment, context_hash)
+    JOIN environment ON environment.key = $1
+    JOIN segment ON segment.environment_id = environment.id AND segment.key = wrong.segment
+    JOIN membership AS m ON m.segment_id = segment.id AND m.context_hash = wrong.context_hash
+    ORDER BY m.segment_id, m.context_hash FOR UPDATE OF m  -- as writers meet them
+)
 UPDATE membership AS m SET change_xid = pg_current_xact_id()
-FROM unnest($2::text[], $3::uuid[]) AS wrong (segment, context_hash), segment, environment
-WHERE environment.key = $1 AND segment.environment_id = environment.id AND segment.key = wrong.segment
-  AND m.segment_id = segment.id AND m.context_hash = wrong.context_hash;
+FROM rows WHERE m.segment_id = rows.segment_id AND m.context_hash = rows.context_hash;
 
 -- name: current_xid
 SELECT pg_current_xact_id()::text;

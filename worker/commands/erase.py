@@ -66,7 +66,7 @@ def command(settings: Settings, *, context_key: str, dry_run: bool, lift: bool, 
     """  # noqa: D301 - click's mark for text that it must not wrap
     if dry_run and lift:
         raise click.UsageError("--dry-run and --lift don't go together")
-    key = _checked(sys.stdin.readline().rstrip("\r\n") if context_key == STANDARD_INPUT else context_key)
+    key = _checked(_from_standard_input() if context_key == STANDARD_INPUT else context_key)
     if lift:
         lifted = asyncio.run(_lift(settings, key))
         tell("lifted: records bring this person in again" if lifted else "this person was not erased")
@@ -77,6 +77,13 @@ def command(settings: Settings, *, context_key: str, dry_run: bool, lift: bool, 
     evidence = asyncio.run(_erase(settings, key))
     _show(evidence, as_json=as_json)
     return FAILED if evidence.unreached or isinstance(evidence.kept, str) else OK
+
+
+def _from_standard_input() -> str:
+    text = sys.stdin.read(LONGEST_KEY_BYTES + 2).rstrip("\r\n")
+    if "\n" in text or text.startswith("\ufeff"):
+        raise click.BadParameter("standard input should hold one key, in one line", param_hint="CONTEXT_KEY")
+    return text
 
 
 def _checked(key: str) -> str:
