@@ -116,7 +116,8 @@ class RedisTarget:
                 async with _in_time():
                     scan = ("SCAN", cursor or b"0", "MATCH", f"{_literal(self._included)}*", "COUNT", str(SCAN_KEYS))
                     ((cursor, keys),) = _without_errors(await node.ask([scan]))
-                    answers = await node.ask([("SMEMBERS", key) for key in keys])
+                    answers = await self._servers.ask([("SMEMBERS", key) for key in keys])
+                    _without_errors([each for each in answers if not _is_wrong_type(each)])
                 yield list(self._references(keys, answers))
 
     def _references(self, keys: Sequence[bytes], answers: Sequence[object]) -> Iterator[Reference]:

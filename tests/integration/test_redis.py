@@ -78,6 +78,18 @@ async def test_a_server_of_a_cluster_that_is_down_is_waited_for(own_cluster: Val
             await target.mark("ours")
 
 
+async def test_an_audit_does_not_take_what_it_may_not_read_for_nothing(tmp_path: Path) -> None:
+    with Valkey(tmp_path).start() as server:
+        async with Redis.from_url(server.url) as admin:
+            rules = ["reset", "on", ">secret", "~ours:*", *FEWEST_RIGHTS.split(), "-smembers"]
+            await admin.execute_command("ACL", "SETUSER", "projector", *rules)  # type: ignore[no-untyped-call]
+        url = server.url.replace("redis://", "redis://projector:secret@")
+        async with RedisTarget(url, prefix="ours") as target:
+            await target.apply(CHANGES[:10])
+            with pytest.raises(StoreUnavailableError, match="NoPermissionError"):
+                [page async for page in target.references()]
+
+
 async def test_slots_that_move_to_another_server_are_followed(own_cluster: ValkeyCluster) -> None:
     first, second, third = own_cluster.nodes
     async with RedisTarget(own_cluster.url) as target:
