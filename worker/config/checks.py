@@ -162,6 +162,7 @@ def _environments(values: Values) -> Iterator[Problem]:
 def _projections(values: Values) -> Iterator[Problem]:
     projections = _entries(values, "projections")
     yield from _unique(projections, "name")
+    yield from _one_target_each(projections)
     for projection in projections:
         kind = projection.text("type") or ""
         if needed := _NEEDED.get(kind):
@@ -173,6 +174,16 @@ def _projections(values: Values) -> Iterator[Problem]:
             for name in projection.values:
                 if name.startswith("ssl_"):
                     yield Problem((*projection.location, name), "does nothing with redis://: set url to rediss://")
+
+
+def _one_target_each(projections: list[_Entry]) -> Iterator[Problem]:
+    """Two projectors would take each other's mark away and fill the target for ever."""
+    seen: dict[tuple[str | None, ...], Location] = {}
+    for projection in projections:
+        where = tuple(map(projection.text, ("url", "url_file", "table", "region", "endpoint_url", "prefix")))
+        if any(where) and seen.setdefault(where, projection.location) != projection.location:
+            first = "[".join(map(str, seen[where])) + "]"
+            yield Problem((*projection.location, "prefix"), f"is that of {first}, in the same place: give each its own")
 
 
 def _gateway(gateway: Values, feeds: list[_Entry]) -> Iterator[Problem]:

@@ -234,3 +234,16 @@ def test_sasl_needs_a_name_and_a_password(file: File) -> None:
     environ = {"COHORT_SYNC_KAFKA__SASL_USERNAME": "me", "COHORT_SYNC_KAFKA__SASL_PASSWORD": "123"}
     connection = file.load(text, environ).kafka.connection()
     assert (connection.sasl_username, connection.sasl_password) == ("me", "123")
+
+
+def test_two_projections_do_not_share_a_target(file: File) -> None:
+    target = 'type: redis, environment: production, url: "redis://127.0.0.1:6379/0"'
+    projections = [
+        f"  - {{name: one, {target}}}",
+        f"  - {{name: two, {target}}}",
+        f"  - {{name: own, {target}, prefix: p}}",
+    ]
+
+    problem = file.problem("\n".join([SMALLEST + "projections:", *projections]))
+
+    assert problem.endswith("projections[1].prefix: is that of projections[0], in the same place: give each its own")
