@@ -68,7 +68,7 @@ class KafkaInspector:
 
     async def lag(self, group_id: str, feeds: Sequence[Feed]) -> list[PartitionLag]:
         """The group's lag in each partition of the feeds' topics."""
-        topics = sorted(topic for topic in await self.topics() if any(feed.carries(topic) for feed in feeds))
+        topics = _carried(await self.topics(), feeds)
         async with _within(READ_TIMEOUT_S):
             partitions = await self._partitions(topics)
             first = await self._consumer.beginning_offsets(partitions)
@@ -89,9 +89,10 @@ class KafkaInspector:
             )
         return lags
 
-    async def retention(self, topics: Collection[str]) -> list[Retention]:
-        """For how long each of these topics keeps its records, by name. Those that don't exist are left out."""
-        known = sorted(set(topics) & await self.topics())
+    async def retention(self, feeds: Sequence[Feed], *others: str) -> list[Retention]:
+        """For how long the topics of the feeds and these others keep records, by name, of those that exist."""
+        topics = await self.topics()
+        known = sorted({*_carried(topics, feeds), *topics.intersection(others)})
         async with _within(READ_TIMEOUT_S):
             settings = await topic_settings(self._connection, known)
         return [_retention(topic, settings[topic]) for topic in known]
@@ -146,6 +147,10 @@ class KafkaInspector:
         async with admin_client(self._connection) as admin:
             offsets = await admin.list_consumer_group_offsets(group_id)
         return {tp: found.offset for tp, found in offsets.items()}
+
+
+def _carried(topics: Iterable[str], feeds: Sequence[Feed]) -> list[str]:
+    return sorted(topic for topic in topics if any(feed.carries(topic) for feed in feeds))
 
 
 def _retention(topic: str, settings: Mapping[str, str]) -> Retention:

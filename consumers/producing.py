@@ -9,7 +9,6 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Self
 
-import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
 from aiokafka.partitioner import murmur2
@@ -17,8 +16,6 @@ from aiokafka.partitioner import murmur2
 from consumers.connection import KafkaConnection, any_key, key_as_it_was
 from consumers.errors import KafkaUnavailableError
 from consumers.inspection import Outgoing
-
-log = structlog.get_logger(__name__)
 
 ACKNOWLEDGED_WITHIN_S = 10.0
 """Longer than a leader needs to move, and shorter than those who wait for an answer."""

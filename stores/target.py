@@ -84,6 +84,14 @@ def segment_reference(segment: str, generation: int) -> str:
     return f"{segment}.g{generation}"
 
 
+def reference_of(member: str, context: str) -> Reference | None:
+    """The reverse, of what stands at a context; None for what no SDK would look for."""
+    segment, mark, generation = member.rpartition(".g")
+    if mark and generation.isdecimal() and generation.isascii():
+        return Reference(segment, int(generation), context)
+    return None
+
+
 def context_reference(context_key: str) -> str:
     """How SDKs name a context: base64, standard and padded, of SHA-256 of the key alone, whatever its kind.
 

@@ -11,10 +11,10 @@ from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
-from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
 
+from stores.parts import in_parts
 from stores.postgres.change_feed import ChangeFeed, Expected, Place
 from stores.target import AuditableTarget, Reference, context_reference
 
@@ -61,7 +61,7 @@ class Audit:
     async def extra(self) -> AsyncIterator[list[Difference]]:
         """Of these, what stands in the target and should not."""
         async for references in self._target.references():
-            for part in _parts(references):
+            for part in in_parts(references, BATCH):
                 yield await self._confirmed(await self._extra(part))
 
     async def missing(self) -> AsyncIterator[list[Difference]]:
@@ -130,8 +130,3 @@ def _place(reference: Reference) -> Place | None:
     except (NotBase64, ValueError):
         return None
     return Place(reference.segment, UUID(bytes=digest[:_HASH_BYTES])) if len(digest) == 2 * _HASH_BYTES else None
-
-
-def _parts(references: Sequence[Reference]) -> list[list[Reference]]:
-    rest = iter(references)
-    return list(iter(lambda: list(islice(rest, BATCH)), []))

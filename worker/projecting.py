@@ -20,11 +20,10 @@ from worker.http_server import HttpServer
 from worker.projection_metrics import ProjectionMetrics
 from worker.projector import Projection, Projector, until_caught_up
 from worker.settings import ProjectionSettings, Settings, environment_of
-from worker.watchdog import Watchdog, measure_loop_lag
+from worker.watchdog import Watchdog, measure_loop_lag, show_life
 
 log = structlog.get_logger(__name__)
 
-LIFE_SIGN_S = 1.0
 REFUSED_AGAIN_S = 15.0
 
 
@@ -115,19 +114,9 @@ async def _work(
     log.info("projectors_started", projections=len(projecting))
     async with asyncio.TaskGroup() as tasks:
         beside = [tasks.create_task(measure_loop_lag(metrics), name="loop-lag")]
-        beside.append(tasks.create_task(_show_life(health), name="life"))
+        beside.append(tasks.create_task(show_life(health), name="life"))
         beside += [tasks.create_task(run()) for run in projecting]
         if until is not None:
             await until_caught_up(feed, health, until)
             for task in beside:
                 task.cancel()
-
-
-async def _show_life(health: Health) -> None:
-    """A projector that waits for its turn, or for its target, is as alive as one that works.
-
-    All that it waits for has a timeout, so the loop's coming round is the progress that there is to tell.
-    """
-    while True:
-        health.progress()
-        await asyncio.sleep(LIFE_SIGN_S)

@@ -27,6 +27,7 @@ LAG_WINDOW_S = 30.0
 REPORT_WITHIN_S = 5.0
 """Where standard error takes no more, which may be why the loop hangs, the process ends without its last words."""
 EXIT_STATUS = 1
+LIFE_SIGN_S = 1.0
 
 
 class Watchdog:
@@ -87,6 +88,16 @@ async def measure_loop_lag(metrics: ProcessMetrics) -> None:
         lags.append(max(0.0, loop.time() - asked))
         metrics.event_loop_lag_seconds.set(max(lags))
         metrics.event_loop_tasks.set(len(asyncio.all_tasks(loop)))
+
+
+async def show_life(health: Health) -> None:
+    """For a process that is as alive while it waits as while it works. Never ends.
+
+    All that it waits for must have a timeout: the loop's coming round is then the progress that there is to tell.
+    """
+    while True:
+        health.progress()
+        await asyncio.sleep(LIFE_SIGN_S)
 
 
 def _lines(frame: FrameType | None) -> list[str]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any, Self, TypeVar
 
 from stores.dynamodb.connection import CONNECTIONS, ConditionError, ItemTooLargeError, Table, WrongTypeError
 from stores.errors import StoreUnavailableError
-from stores.target import Change, Reference, TargetDamagedError, context_reference, segment_reference
+from stores.parts import in_parts
+from stores.target import Change, Reference, TargetDamagedError, context_reference, reference_of, segment_reference
 
 QUERY_ITEMS = 1_000
 GET_ITEMS = 100
@@ -150,11 +150,10 @@ class DynamoTarget:
                 **start,
             )
             yield [
-                Reference(segment, int(generation), item["key"]["S"])
+                reference
                 for item in answer["Items"]
                 for member in _members(item)
-                for segment, mark, generation in (member.rpartition(".g"),)
-                if mark and generation.isdecimal() and generation.isascii()
+                if (reference := reference_of(member, item["key"]["S"]))
             ]
             if not answer.get("LastEvaluatedKey"):
                 return
@@ -168,7 +167,7 @@ class DynamoTarget:
             for item in await self._items(contexts):
                 found[item["key"]["S"]] = frozenset(_members(item))
 
-        await _in_lanes(_parts(dict.fromkeys(each.context for each in references), GET_ITEMS), look_up)
+        await _in_lanes(in_parts(dict.fromkeys(each.context for each in references), GET_ITEMS), look_up)
         return [_name(each) in found.get(each.context, ()) for each in references]
 
     async def remove(self, references: Sequence[Reference]) -> None:
@@ -272,8 +271,3 @@ async def _in_lanes(each: Iterable[T], do: Callable[[T], Awaitable[None]]) -> No
             lanes.create_task(lane())
     if errors:
         raise errors[0]
-
-
-def _parts(values: Iterable[T], size: int) -> list[list[T]]:
-    rest = iter(values)
-    return list(iter(lambda: list(islice(rest, size)), []))

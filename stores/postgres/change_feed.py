@@ -7,14 +7,14 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 import asyncpg
 
 from stores.errors import StoreError
 from stores.postgres.connection import Pool, connected
-from stores.postgres.migrating import require_schema
+from stores.postgres.pooled import Pooled
 from stores.postgres.queries import query
 from stores.target import Change
 
@@ -148,24 +148,12 @@ class Lead:
             raise LeadLostError
 
 
-class ChangeFeed:
+class ChangeFeed(Pooled):
     """Reads what is committed, in an order that one triple remembers: no gap, no double, whatever the commit order."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._pool = Pool(dsn, max_size=4)
-
-    async def __aenter__(self) -> Self:
-        await self._pool.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._pool.__aexit__(*exc)
-
-    async def require_schema(self) -> None:
-        """Raises `StoreRefusedError` unless the server is fit and its schema complete."""
-        async with self.session() as session:
-            await require_schema(session)
+        super().__init__(Pool(dsn, max_size=4))
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha256
 from struct import Struct
+from uuid import UUID
 
 from stores.model import DeltaGroup
 
@@ -40,3 +41,8 @@ def copy_rows(groups: Iterable[tuple[int, DeltaGroup]]) -> bytes:
 def context_hash(context_key: str) -> bytes:
     """What identifies a context in the primary key. Keys come from outside, so the hash is a cryptographic one."""
     return sha256(context_key.encode()).digest()[:_HASH_BYTES]
+
+
+def context_id(context_key: str) -> UUID:
+    """The same as queries take it."""
+    return UUID(bytes=context_hash(context_key))

@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
-from uuid import UUID
 
 import msgspec
 
 from stores.postgres.connection import WRITER_SESSION, connected
-from stores.postgres.copy_rows import context_hash
+from stores.postgres.copy_rows import context_id
 from stores.postgres.migrating import require_schema
 from stores.postgres.queries import query
 
@@ -46,7 +45,7 @@ class Erasures:
 
         Returns once no transaction runs any more that may not have seen it.
         """
-        barred_at: datetime = await self._session.fetchval(query("note_erasure"), _hash(context_key))
+        barred_at: datetime = await self._session.fetchval(query("note_erasure"), context_id(context_key))
         # Whoever wrote without seeing it had an id before that was committed, and so before this one.
         xid = await self._session.fetchval(query("current_xid"))
         while True:
@@ -58,28 +57,28 @@ class Erasures:
         """Every row about this person."""
         return [
             ErasedMembership(**row)
-            for row in await self._session.fetch(query("list_memberships_of"), _hash(context_key))
+            for row in await self._session.fetch(query("list_memberships_of"), context_id(context_key))
         ]
 
     async def put_out(self, context_key: str) -> None:
         """Out of every segment, by way of the change feed, so that projectors follow."""
         async with self._session.transaction():
-            await self._session.execute(query("put_out_everywhere"), _hash(context_key))
+            await self._session.execute(query("put_out_everywhere"), context_id(context_key))
             await self._session.execute(query("count_flips"))
 
     async def delete(self, context_key: str) -> None:
         """The rows themselves. To be called when no projector needs them any more."""
-        await self._session.execute(query("delete_everywhere"), _hash(context_key))
+        await self._session.execute(query("delete_everywhere"), context_id(context_key))
         await self._session.execute(query("delete_rejects_naming"), msgspec.json.encode(context_key)[1:-1].decode())
 
     async def lift(self, context_key: str) -> bool:
         """From now on the person may come in again. False for one who was not erased."""
-        status: str = await self._session.execute(query("lift_erasure"), _hash(context_key))
+        status: str = await self._session.execute(query("lift_erasure"), context_id(context_key))
         return status != "DELETE 0"
 
     async def erased_at(self, context_key: str) -> datetime | None:
         """Since when this person is erased; None for one who is not."""
-        found: datetime | None = await self._session.fetchval(query("erased_at"), _hash(context_key))
+        found: datetime | None = await self._session.fetchval(query("erased_at"), context_id(context_key))
         return found
 
     async def exist(self) -> bool:
@@ -89,7 +88,7 @@ class Erasures:
 
     async def among(self, texts: Collection[str]) -> set[str]:
         """Those of these texts that are the key of somebody who was erased."""
-        by_hash = {_hash(text): text for text in texts if _is_a_key(text)}
+        by_hash = {context_id(text): text for text in texts if _is_a_key(text)}
         found = await self._session.fetch(query("find_erased"), list(by_hash))
         return {by_hash[row["context_hash"]] for row in found}
 
@@ -101,10 +100,6 @@ async def postgres_erasures(dsn: str) -> AsyncIterator[Erasures]:
     async with connected(dsn, **WRITER_SESSION) as session:
         await require_schema(session)
         yield Erasures(session)
-
-
-def _hash(context_key: str) -> UUID:
-    return UUID(bytes=context_hash(context_key))
 
 
 def _is_a_key(text: str) -> bool:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from stores.model import Membership, OpenSession, Position, Segment, Version
 from stores.postgres.connection import connected
-from stores.postgres.copy_rows import context_hash
+from stores.postgres.copy_rows import context_id
 from stores.postgres.migrating import require_schema
 from stores.postgres.queries import query
 
@@ -52,7 +51,7 @@ class PostgresReader:
 
     async def member(self, segment: Segment, context_key: str) -> Membership | None:
         """The membership of one context, also of one that left; None for one that was never named."""
-        row = await self._session.fetchrow(query("find_member"), segment.id, UUID(bytes=context_hash(context_key)))
+        row = await self._session.fetchrow(query("find_member"), segment.id, context_id(context_key))
         return _membership(segment, row, await self._topic_names()) if row else None
 
     async def _topic_names(self) -> dict[int, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from stores.model import SegmentKey
 from stores.postgres.connection import Pool
+from stores.postgres.pooled import Pooled
 from stores.postgres.queries import query
 
 MOST_OF_SEGMENT = 1_000
@@ -38,18 +39,11 @@ class NotedReject(NamedTuple):
     rejected_at: datetime
 
 
-class RejectIndex:
+class RejectIndex(Pooled):
     """Takes note of rejects. Every method raises one of `stores.errors` and nothing else."""
 
     def __init__(self, dsn: str) -> None:
-        self._pool = Pool(dsn, max_size=1)
-
-    async def __aenter__(self) -> Self:
-        await self._pool.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._pool.__aexit__(*exc)
+        super().__init__(Pool(dsn, max_size=1))
 
     async def note(self, rejects: Sequence[RejectedMember]) -> None:
         """Keeps these, where their segments exist, and forgets older ones of the same segments."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple, Self
-from uuid import UUID
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from stores.model import Position, SegmentKey
 from stores.postgres.connection import Pool
-from stores.postgres.copy_rows import context_hash
+from stores.postgres.copy_rows import context_id
+from stores.postgres.pooled import Pooled
 from stores.postgres.queries import query
 from stores.postgres.rejects import NotedReject
 
@@ -56,18 +56,11 @@ class Edit(NamedTuple):
     tags: list[str] | None = None
 
 
-class SegmentStore:
+class SegmentStore(Pooled):
     """What a gateway asks of segments. Every method raises one of `stores.errors` and nothing else."""
 
     def __init__(self, dsn: str) -> None:
-        self._pool = Pool(dsn, max_size=4)
-
-    async def __aenter__(self) -> Self:
-        await self._pool.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._pool.__aexit__(*exc)
+        super().__init__(Pool(dsn, max_size=4))
 
     async def name_list(self, feed: str, cohort: str, name: str) -> None:
         """This list of the feed is called so from now on."""
@@ -93,7 +86,7 @@ class SegmentStore:
     ) -> tuple[list[SegmentView], int]:
         """Some segments, in this order, and how many there are in all."""
         members = wanted.any_member
-        hashes = None if members is None else [UUID(bytes=context_hash(each)) for each in members]
+        hashes = None if members is None else [context_id(each) for each in members]
         asked = environment, wanted.query, wanted.any_tag, hashes, sort
         async with self._pool.session() as session:
             rows = await session.fetch(query("page_of_segments"), *asked, limit, offset)
@@ -111,7 +104,7 @@ class SegmentStore:
     async def is_member(self, segment: SegmentView, context_key: str) -> bool:
         """Whether this context is in."""
         async with self._pool.session() as session:
-            row = await session.fetchrow(query("find_member"), segment.id, UUID(bytes=context_hash(context_key)))
+            row = await session.fetchrow(query("find_member"), segment.id, context_id(context_key))
             return bool(row and row["included"])
 
     async def rejects(self, segment: SegmentView, reason: str | None) -> list[NotedReject]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from stores.postgres.connection import Pool, connected
 from stores.postgres.migrating import require_schema
+from stores.postgres.pooled import Pooled
 from stores.postgres.queries import query
 
 if TYPE_CHECKING:
@@ -41,23 +42,11 @@ class StoredToken(msgspec.Struct, frozen=True, kw_only=True):
     last_used_at: datetime | None = None
 
 
-class TokenStore:
+class TokenStore(Pooled):
     """What a gateway asks of the tokens. Every method raises one of `stores.errors` and nothing else."""
 
     def __init__(self, dsn: str) -> None:
-        self._pool = Pool(dsn, max_size=1)
-
-    async def __aenter__(self) -> Self:
-        await self._pool.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._pool.__aexit__(*exc)
-
-    async def require_schema(self) -> None:
-        """Raises `StoreRefusedError` unless the server is fit and its schema complete."""
-        async with self._pool.session() as session:
-            await require_schema(session)
+        super().__init__(Pool(dsn, max_size=1))
 
     async def fingerprint(self) -> str:
         """Something that differs whenever a token was made or revoked."""

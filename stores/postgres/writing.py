@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -15,7 +15,7 @@ from stores.errors import StoreRefusedError
 from stores.model import TOPIC_ID_BITS, Clearing, DeltaGroup, SegmentChange, SegmentKey
 from stores.postgres.connection import WRITER_SESSION, Pool
 from stores.postgres.copy_rows import COLUMNS, copy_rows
-from stores.postgres.migrating import require_schema
+from stores.postgres.pooled import Pooled
 from stores.postgres.queries import query
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Sweep(NamedTuple):
     context_hash: UUID = UUID(int=0)
 
 
-class PostgresStore:
+class PostgresStore(Pooled):
     """`SegmentStore` on PostgreSQL. Its promises are those of the protocol; this is how they are kept.
 
     A batch is copied into a staging table and merged from there in the order of the primary key. What flipped is
@@ -57,19 +57,7 @@ class PostgresStore:
     """
 
     def __init__(self, dsn: str, *, pool_max_size: int) -> None:
-        self._pool = Pool(dsn, max_size=pool_max_size, session=WRITER_SESSION, prepare=_create_stage)
-
-    async def __aenter__(self) -> Self:
-        await self._pool.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._pool.__aexit__(*exc)
-
-    async def require_schema(self) -> None:
-        """Raises `StoreRefusedError` unless the server is fit and its schema complete."""
-        async with self._pool.session() as session:
-            await require_schema(session)
+        super().__init__(Pool(dsn, max_size=pool_max_size, session=WRITER_SESSION, prepare=_create_stage))
 
     async def facts(self) -> StoreFacts:
         """What dashboards show of the store as a whole; also the proof that it answers."""

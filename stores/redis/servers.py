@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
-import structlog
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MasterDownError, RedisError, ResponseError, TryAgainError
 
 from stores.redis.node import Command, Node
-
-log = structlog.get_logger(__name__)
 
 SLOTS = 16_384
 LOOK_WITHIN_S = 2.0
@@ -83,14 +81,7 @@ class Servers:
     async def marked_keys(self, key: str, prefix: str) -> list[str]:
         """Where to leave a mark, so that a server which loses its data loses one: this key, and some in a cluster."""
         await self.primaries()
-        if not self._slots:
-            return [key]
-        by_part: dict[int, str] = {}
-        number = 0
-        while len(by_part) < MARKED_SLOTS and number < SLOTS:
-            by_part.setdefault(key_slot(str(number).encode()) * MARKED_SLOTS // SLOTS, f"{prefix}{{{number}}}")
-            number += 1
-        return [key, *by_part.values()]
+        return [key, *(f"{prefix}{{{tag}}}" for tag in _spread_tags())] if self._slots else [key]
 
     async def identity(self) -> str:
         """Another one after each start, failover or replacement of a server, which may have lost its last writes."""
@@ -151,6 +142,17 @@ class Servers:
             for at, answer in zip(ats, part, strict=True):
                 answers[at] = answer
         return answers
+
+
+@cache
+def _spread_tags() -> list[str]:
+    """Hash tags whose slots are spread evenly, found by trying."""
+    by_part: dict[int, str] = {}
+    for number in range(SLOTS):
+        by_part.setdefault(key_slot(str(number).encode()) * MARKED_SLOTS // SLOTS, str(number))
+        if len(by_part) == MARKED_SLOTS:
+            break
+    return list(by_part.values())
 
 
 def _run_id(info: object) -> str:

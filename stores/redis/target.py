@@ -16,7 +16,7 @@ from redis.exceptions import AuthenticationError, RedisError
 
 from stores.errors import StoreUnavailableError
 from stores.redis.servers import Servers
-from stores.target import Change, Reference, TargetDamagedError, context_reference, segment_reference
+from stores.target import Change, Reference, TargetDamagedError, context_reference, reference_of, segment_reference
 
 DEFAULT_PREFIX = "launchdarkly"
 """The SDKs' own."""
@@ -124,9 +124,8 @@ class RedisTarget:
         for key, members in zip(keys, answers, strict=True):
             context = _text(key).removeprefix(self._included)
             for member in members if isinstance(members, (set, list)) else ():
-                segment, mark, generation = _text(member).rpartition(".g")
-                if mark and generation.isdecimal() and generation.isascii():
-                    yield Reference(segment, int(generation), context)
+                if reference := reference_of(_text(member), context):
+                    yield reference
 
     async def hold(self, references: Sequence[Reference]) -> list[bool]:
         """See `AuditableTarget.hold`."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,15 @@ async def is_whole(target: RedisTarget) -> bool:
     return all(await target.hold(REFERENCES))
 
 
+async def works(doing: Callable[[], Awaitable[object]]) -> bool:
+    """Whether this can be done now."""
+    try:
+        await doing()
+    except StoreUnavailableError:
+        return False
+    return True
+
+
 async def test_what_one_server_of_a_cluster_has_lost_is_noticed(own_cluster: ValkeyCluster) -> None:
     async with RedisTarget(own_cluster.url) as target:
         for node in own_cluster.nodes:
@@ -63,16 +73,8 @@ async def test_a_server_of_a_cluster_that_is_down_is_waited_for(own_cluster: Val
             with pytest.raises(StoreUnavailableError):
                 await target.apply(CHANGES)
             node.restart()
-
-            async def is_applied() -> bool:
-                try:
-                    await target.settle()
-                    await target.apply(CHANGES)
-                except StoreUnavailableError:
-                    return False
-                return True
-
-            await eventually(is_applied)
+            await eventually(partial(works, target.settle))
+            await eventually(partial(works, partial(target.apply, CHANGES)))
             assert await is_whole(target)
             assert await target.marker() is None
             await target.mark("ours")
@@ -102,15 +104,7 @@ async def test_slots_that_move_to_another_server_are_followed(own_cluster: Valke
                     one.unlink(key)
                 for client in (two, one, three):
                     _asked(client, "CLUSTER", "SETSLOT", slot, "NODE", new_owner)
-
-        async def is_applied() -> bool:
-            try:
-                await target.apply(CHANGES)
-            except StoreUnavailableError:
-                return False
-            return True
-
-        await eventually(is_applied)
+        await eventually(partial(works, partial(target.apply, CHANGES)))
         assert await is_whole(target)
 
 
@@ -130,15 +124,7 @@ async def test_a_server_that_was_started_anew_may_have_lost_its_last_writes(tmp_
             server.restart()
             async with Redis.from_url(server.url) as client:
                 assert await client.dbsize() == 1
-
-            async def answers() -> bool:
-                try:
-                    await target.settle()
-                except StoreUnavailableError:
-                    return False
-                return True
-
-            await eventually(answers)
+            await eventually(partial(works, target.settle))
             assert await target.marker() is None
 
 

@@ -126,11 +126,9 @@ async def _erase(settings: Settings, key: str) -> Evidence:
 
 
 async def _kept(settings: Settings) -> list[Retention] | str:
-    feeds = settings.feed_list()
     try:
         async with kafka_inspector(settings.kafka.connection()) as kafka:
-            topics = [topic for topic in await kafka.topics() if any(feed.carries(topic) for feed in feeds)]
-            return await kafka.retention([*topics, settings.kafka.dead_letter_topic])
+            return await kafka.retention(settings.feed_list(), settings.kafka.dead_letter_topic)
     except KafkaUnavailableError as exc:
         return with_address(exc, settings)
 

@@ -15,6 +15,7 @@ import msgspec
 
 from consumers.dead_letter import HEADER_PREFIX
 from consumers.record import ORIGINAL_PREFIX, Record
+from stores.parts import in_parts
 from stores.postgres.erasing import Erasures
 
 _WORD = re.compile(r"[^\s\"',;<>(){}\[\]|\\]+")
@@ -31,10 +32,9 @@ async def without_erased(record: Record, erasures: Erasures) -> Record | None:
     """The record without those who were erased; None where it is about nobody else. Unchanged where it names none."""
     if not await erasures.exist():
         return record
-    texts = list(texts_of(record))
     erased: set[str] = set()
-    for start in range(0, len(texts), _MOST_TEXTS):
-        erased |= await erasures.among(texts[start : start + _MOST_TEXTS])
+    for texts in in_parts(texts_of(record), _MOST_TEXTS):
+        erased |= await erasures.among(texts)
     return without(record, erased) if erased else record
 
 

@@ -37,37 +37,20 @@ from worker.gateway.webhooks import Webhooks
 from worker.health import Health
 from worker.http_server import HttpServer
 from worker.settings import Settings
-from worker.watchdog import Watchdog, measure_loop_lag
+from worker.watchdog import Watchdog, measure_loop_lag, show_life
 
 log = structlog.get_logger(__name__)
 
 CHECK_EVERY_S = 5.0
-LIFE_SIGN_S = 1.0
-
-
-class Stopping:
-    """Whether the process is about to end: answers then ask clients to come back on another connection."""
-
-    def __init__(self) -> None:
-        self._asked = asyncio.Event()
-
-    def ask(self) -> None:
-        self._asked.set()
-
-    def is_asked(self) -> bool:
-        return self._asked.is_set()
-
-    async def wait(self) -> None:
-        await self._asked.wait()
 
 
 async def run_gateway(settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT, and then answers what it has accepted. Raises what a person must mend."""
     health = Health(("kafka", "postgres"))
-    stopping = Stopping()
+    stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stopping.ask)
+        loop.add_signal_handler(signum, stopping.set)
     async with AsyncExitStack() as stack:
         tokens = await stack.enter_async_context(TokenStore(settings.postgres.url()))
         segments = await stack.enter_async_context(SegmentStore(settings.postgres.url()))
@@ -75,12 +58,12 @@ async def run_gateway(settings: Settings) -> None:
         known = KnownTokens(tokens, health)
         endpoints = _endpoints(settings, known, segments, producer)
         metrics = GatewayMetrics([OTHER, *(endpoint.name for endpoint in endpoints)])
-        app = application(endpoints, metrics, is_draining=stopping.is_asked)
+        app = application(endpoints, metrics, is_draining=stopping.is_set)
         await stack.enter_async_context(HttpServer(metrics, health, host=settings.http.host, port=settings.http.port))
         stack.enter_context(Watchdog(health, stall_s=settings.watchdog.stall_s))
         beside = [
             asyncio.create_task(measure_loop_lag(metrics), name="loop-lag"),
-            asyncio.create_task(_show_life(health), name="life"),
+            asyncio.create_task(show_life(health), name="life"),
         ]
         try:
             starting = asyncio.create_task(until_available(health, "postgres", tokens.require_schema))
@@ -153,14 +136,7 @@ async def _check(health: Health, producer: AcknowledgedProducer, topics: Sequenc
         await asyncio.sleep(CHECK_EVERY_S)
 
 
-async def _show_life(health: Health) -> None:
-    """All that a gateway waits for has a timeout, so the loop's coming round is the progress that there is to tell."""
-    while True:
-        health.progress()
-        await asyncio.sleep(LIFE_SIGN_S)
-
-
-async def _done_before(work: asyncio.Task[None], stopping: Stopping) -> bool:
+async def _done_before(work: asyncio.Task[None], stopping: asyncio.Event) -> bool:
     """Whether the work was done before the process was asked to end. Raises what the work raises."""
     asked = asyncio.create_task(stopping.wait())
     await asyncio.wait((work, asked), return_when=asyncio.FIRST_COMPLETED)
@@ -172,7 +148,7 @@ async def _done_before(work: asyncio.Task[None], stopping: Stopping) -> bool:
     return True
 
 
-async def _first_end(stopping: Stopping, beside: Sequence[asyncio.Task[None]]) -> None:
+async def _first_end(stopping: asyncio.Event, beside: Sequence[asyncio.Task[None]]) -> None:
     """Until the process is asked to end. What runs beside never ends but by an error, which comes out."""
     asked = asyncio.create_task(stopping.wait())
     done, _ = await asyncio.wait((asked, *beside), return_when=asyncio.FIRST_COMPLETED)
