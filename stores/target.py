@@ -58,6 +58,10 @@ class Target(Protocol):
         """Tells the SDKs that all is there up to then (unix ms). False, and untold, if it was emptied meanwhile."""
         ...
 
+    async def synchronized_on(self) -> int | None:
+        """What `synchronize` told the SDKs last; None where they are told nothing."""
+        ...
+
 
 class AuditableTarget(Target, Protocol):
     """A target that can be compared with the truth."""

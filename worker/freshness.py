@@ -40,21 +40,21 @@ def stored_up_to(
     return ours[topic, partition], f"{topic}:{partition} is not read to its end"
 
 
-def freshness(
-    applied: FeedPosition | None, *, feeds: Sequence[Feed], now: datetime, limit_s: float, is_whole: bool
-) -> Freshness:
-    """What may be said now, when the feed is applied up to this position, all of it if `is_whole`.
+def freshness(applied: FeedPosition | None, *, feeds: Sequence[Feed], now: datetime, limit_s: float) -> Freshness:
+    """What may be said now, when all of the feed is applied up to this position; None for a target that is not whole.
 
     It stands still, for a reason that `status` shows, as soon as it is older than `limit_s`.
     """
-    if not is_whole or applied is None:
+    if applied is None:
         return Freshness(None, "the target is being filled")
-    until, partition = stored_up_to(applied.stored_up_to, feeds)
+    until, reason = stored_up_to(applied.stored_up_to, feeds)
+    if applied.unswept:
+        reason = f"{len(applied.unswept)} cleared segments are not swept yet"
     if until is None:
-        return Freshness(None, partition)
+        return Freshness(None, reason)
     until = min(until, now)  # a worker's clock may be ahead of ours
     if now - applied.at > timedelta(seconds=limit_s):
         return Freshness(until, "the projector is behind the change feed")
     if now - until > timedelta(seconds=limit_s):
-        return Freshness(until, partition)
+        return Freshness(until, reason)
     return Freshness(until, None)

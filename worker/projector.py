@@ -3,15 +3,14 @@
     change feed ──page──► changes ──apply──► target ──acknowledged──► cursor
 
 State is applied, not operations, and the cursor follows behind: whatever is repeated ends the same. One process leads
-a projection, the others wait to take over.
+a projection, the others wait to take over. A target that is not as it was left is begun anew: filled from the start of
+the feed, then swept of what belongs to nobody, and only then called whole.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple, Self
 
@@ -19,21 +18,23 @@ import structlog
 
 from consumers.feeds import Feed
 from stores.errors import StoreUnavailableError
+from stores.parts import in_parts
 from stores.postgres.change_feed import ChangeFeed, Cursor, FeedPosition, Lead, LeadLostError, Page
-from stores.target import Reference, Target, TargetDamagedError
+from stores.target import AuditableTarget, Reference, TargetDamagedError
+from worker.audit import Audit
 from worker.backoff import until_available, waits_s
 from worker.freshness import Freshness, freshness
 from worker.health import Health
+from worker.progress import Progress
 from worker.projection_metrics import ProjectionMetrics
 
 log = structlog.get_logger(__name__)
 
 IDLE_S = 0.1
-TELL_EVERY_S = 1.0
 TAKE_OVER_EVERY_S = 2.0
 """With the lease of a leader that froze, the next one leads within 10 s."""
-POSITIONS = 60
-"""So many moments may wait for their last transaction to end."""
+APPLIED_AT_ONCE = 1_000
+"""So many changes are given to the target under one look at the lease."""
 
 
 class Projection(NamedTuple):
@@ -53,7 +54,13 @@ class Projector:
     """
 
     def __init__(
-        self, projection: Projection, *, feed: ChangeFeed, target: Target, metrics: ProjectionMetrics, health: Health
+        self,
+        projection: Projection,
+        *,
+        feed: ChangeFeed,
+        target: AuditableTarget,
+        metrics: ProjectionMetrics,
+        health: Health,
     ) -> None:
         self._projection = projection
         self._feed = feed
@@ -99,19 +106,30 @@ class Projector:
             self._unsure = None
 
     async def _lead(self, lead: Lead) -> None:
-        progress = _Progress()
-        async with _ReadAhead(self._feed, self._projection.environment) as pages:
+        environment = self._projection.environment
+        progress, sweep = Progress(), self._sweep(lead)
+        async with _ReadAhead(self._feed, environment) as pages:
             while True:
                 if progress.is_time_to_tell():
-                    if await self._target.marker() != lead.marker:
+                    if not await self._is_as_left(lead):
                         await self._begin_anew(lead)
-                        progress = _Progress()
-                    progress.observe(await self._feed.position())
+                        progress, sweep = Progress(), self._sweep(lead)
+                    progress.observe(await self._feed.position(environment))
                     await self._tell(lead, progress)
                 if await self._apply_next(lead, progress, pages):
-                    await asyncio.sleep(IDLE_S)
+                    if lead.is_swept:
+                        await asyncio.sleep(IDLE_S)
+                    else:
+                        await anext(sweep, None)
                 self._health.check_passed(f"projection {self._projection.name}")
                 self._waits = waits_s()
+
+    async def _is_as_left(self, lead: Lead) -> bool:
+        """Whether the target is the one last written to. One that was restored from a backup tells an older time."""
+        if await self._target.marker() != lead.marker:
+            return False
+        told = lead.synchronized_on
+        return told is None or (await self._target.synchronized_on() or 0) >= _unix_ms(told)
 
     async def _begin_anew(self, lead: Lead) -> None:
         """The target is new, was flushed, or is another one: all is applied again, while changes go on."""
@@ -120,24 +138,45 @@ class Projector:
         await self._target.mark(lead.marker)
         log.info("projection_begun_anew", projection=self._projection.name)
 
-    async def _apply_next(self, lead: Lead, progress: _Progress, pages: _ReadAhead) -> bool:
+    async def _apply_next(self, lead: Lead, progress: Progress, pages: _ReadAhead) -> bool:
         """Applies a page. True at the end of the feed."""
         page, at = await pages.next(lead.cursor, progress.latest)
         if page.cursor != lead.cursor:
-            lead.require()
-            self._unsure = lead.epoch, lead.cursor
-            try:
-                refused = await self._target.apply(page.changes)
-            except TargetDamagedError:
-                await self._begin_anew(lead)
-                raise
-            await lead.save(page.cursor)
-            self._unsure = None
+            refused: list[Reference] = []
+            for changes in in_parts(page.changes, APPLIED_AT_ONCE):
+                self._require(lead)
+                try:
+                    refused += await self._target.apply(changes)
+                except TargetDamagedError:
+                    await self._begin_anew(lead)
+                    raise
+            await self._save(lead, page.cursor)
             self._metrics.applied(self._projection.name, len(page.changes) - len(refused))
             self._tell_of_refused(refused)
-        if page.is_last and at is not None:
+        if page.is_last and at is not None and lead.is_swept:
             progress.applied_to(at)
         return page.is_last
+
+    async def _sweep(self, lead: Lead) -> AsyncIterator[None]:
+        """Takes out what belongs to nobody, a page at each step: only we write, so what is extra now stays so."""
+        audit = Audit(self._feed, self._target, self._projection.environment, settle=_at_once)
+        async for differences in audit.extra():
+            if differences:
+                self._require(lead)
+                await self._target.remove([each.reference for each in differences])
+                await self._save(lead, lead.cursor)
+                log.info("projection_swept", projection=self._projection.name, references=len(differences))
+            yield
+        await lead.swept()
+
+    def _require(self, lead: Lead) -> None:
+        """Before each write to the target. Until the cursor is saved, it may be somebody else's turn to write."""
+        lead.require()
+        self._unsure = lead.epoch, lead.cursor
+
+    async def _save(self, lead: Lead, cursor: Cursor) -> None:
+        await lead.save(cursor)
+        self._unsure = None
 
     def _tell_of_refused(self, refused: Sequence[Reference]) -> None:
         name = self._projection.name
@@ -147,7 +186,7 @@ class Projector:
             )
         self._metrics.refused(name, len(refused))
 
-    async def _tell(self, lead: Lead, progress: _Progress) -> None:
+    async def _tell(self, lead: Lead, progress: Progress) -> None:
         position = progress.latest
         if position is None:
             return
@@ -160,13 +199,12 @@ class Projector:
         await lead.tell(applied_before, caught_up_at, said.synchronized_on, said.stopped)
         self._metrics.told(self._projection.name, position.at, caught_up_at, said.synchronized_on)
 
-    def _freshness(self, progress: _Progress, now: datetime) -> Freshness:
+    def _freshness(self, progress: Progress, now: datetime) -> Freshness:
         return freshness(
             progress.whole,
             feeds=self._projection.feeds,
             now=now,
             limit_s=self._projection.freshness_s,
-            is_whole=progress.whole is not None,
         )
 
 
@@ -207,39 +245,8 @@ class _ReadAhead:
             self._reading = None
 
 
-class _Progress:
-    """How far the feed is applied, as against the moments at which its end was looked up."""
-
-    def __init__(self) -> None:
-        self.applied: FeedPosition | None = None
-        """The feed was read to its end after this moment."""
-        self.whole: FeedPosition | None = None
-        """Everything that was committed by this moment is applied."""
-        self._waiting: deque[FeedPosition] = deque(maxlen=POSITIONS)
-        self._told_at = float("-inf")
-
-    @property
-    def latest(self) -> FeedPosition | None:
-        return self._waiting[-1] if self._waiting else self.whole
-
-    def is_time_to_tell(self) -> bool:
-        now = time.monotonic()
-        if now - self._told_at < (TELL_EVERY_S if self.whole else IDLE_S):
-            return False
-        self._told_at = now
-        return True
-
-    def observe(self, position: FeedPosition) -> None:
-        self._waiting.append(position)
-
-    def applied_to(self, position: FeedPosition) -> None:
-        """All that readers saw at this moment is applied.
-
-        So is all that was committed by an earlier moment, if no transaction of that time runs any more.
-        """
-        self.applied = position
-        while self._waiting and self._waiting[0].next_xid <= position.horizon:
-            self.whole = self._waiting.popleft()
+async def _at_once() -> None:
+    """Whoever applies has not to wait until it is applied."""
 
 
 def _unix_ms(moment: datetime) -> int:
@@ -248,10 +255,10 @@ def _unix_ms(moment: datetime) -> int:
 
 async def until_caught_up(feed: ChangeFeed, health: Health, names: Collection[str]) -> None:
     """Returns once everything that is committed now is in each of these targets, whichever process put it there."""
-    position = await until_available(health, "postgres", feed.position)
+    end = await until_available(health, "postgres", feed.next_xid)
 
     async def are_applied() -> bool:
-        return all([await feed.is_applied(name, position.next_xid) for name in names])
+        return all([await feed.is_applied(name, end) for name in names])
 
     while True:
         if await until_available(health, "postgres", are_applied):

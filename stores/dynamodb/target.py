@@ -135,6 +135,12 @@ class DynamoTarget:
             return False
         return True
 
+    async def synchronized_on(self) -> int | None:
+        """See `Target.synchronized_on`."""
+        found = await self._table.call("get_item", Key=self._metadata_key, ConsistentRead=True)
+        told = found.get("Item", {}).get("synchronizedOn", {}).get("N")
+        return int(told) if told else None
+
     async def references(self) -> AsyncIterator[list[Reference]]:
         """See `AuditableTarget.references`. Members that no SDK would look for are left out."""
         start: Mapping[str, Any] = {}

@@ -30,6 +30,9 @@ TRUSTED_S = 3.0
 """So long after its last ping a leader may still believe that it is one."""
 
 
+StoredUpTo = Mapping[tuple[str, int], datetime | None]
+
+
 class LeadLostError(StoreError):
     """Somebody else leads, or may do so by now."""
 
@@ -54,8 +57,10 @@ class FeedPosition(NamedTuple):
     next_xid: int
     """Whatever is committed by now is in transactions before this one."""
     at: datetime
-    stored_up_to: Mapping[tuple[str, int], datetime | None]
+    stored_up_to: StoredUpTo
     """By topic and partition, up to when all that had arrived is committed by now."""
+    unswept: frozenset[int]
+    """Segments that were cleared by now, and whose sweeps have not yet put into the feed whom that puts out."""
 
 
 class Place(NamedTuple):
@@ -106,6 +111,10 @@ class Lead:
         self.epoch: int = row["epoch"]
         self.marker = str(row["marker"])
         self.cursor = Cursor(row["xid"], row["cursor_segment_id"], row["cursor_context_hash"])
+        self.is_swept: bool = row["is_swept"]
+        """Whether nothing stands in the target that was there before it was begun anew, and belongs to nobody."""
+        self.synchronized_on: datetime | None = row["synchronized_on"]
+        """What the target was told last."""
         self._held_at = time.monotonic()
 
     def require(self) -> None:
@@ -123,6 +132,12 @@ class Lead:
     ) -> None:
         """What `status` shows. Raises `LeadLostError`."""
         await self._update("tell_projection", str(applied_before), caught_up_at, synchronized_on, stopped)
+        self.synchronized_on = synchronized_on or self.synchronized_on
+
+    async def swept(self) -> None:
+        """What belongs to nobody is out of the target. Raises `LeadLostError`."""
+        await self._update("finish_target_sweep")
+        self.is_swept = True
 
     async def restart(self) -> None:
         """The target is empty, or not ours: from nothing, under a new marker. Raises `LeadLostError`."""
@@ -130,7 +145,7 @@ class Lead:
             marker = await session.fetchval(query("restart_projection"), self.name, self.epoch)
         if marker is None:
             raise LeadLostError
-        self.marker, self.cursor = str(marker), Cursor()
+        self.marker, self.cursor, self.is_swept, self.synchronized_on = str(marker), Cursor(), False, None
 
     async def keep(self, session: Connection) -> None:
         """Pings for as long as the session lives."""
@@ -179,14 +194,26 @@ class ChangeFeed(Pooled):
                 # Not `suppress(CancelledError)`: a stop that comes just now is for us, and must not be lost.
                 await asyncio.gather(keeping, return_exceptions=True)
 
-    async def position(self) -> FeedPosition:
-        """Where the feed ends now, and what was stored when."""
+    async def next_xid(self) -> int:
+        """Whatever is committed by now is in transactions before this one."""
         async with self.session() as session:
-            # What was told of storing comes first: its transactions are then before `next_xid`.
+            return int(await session.fetchval(query("next_xid")))
+
+    async def position(self, environment: str) -> FeedPosition:
+        """Where the feed ends now, and what was stored when, with the clearings of this environment."""
+        async with self.session() as session:
+            # What was told of storing comes first: a clearing among it is then either listed or swept, and the sweeps'
+            # transactions are before `next_xid`.
             stored = await session.fetch(query("list_ingestion"))
+            unswept = await session.fetch(query("list_unswept"), environment)
             row = await session.fetchrow(query("feed_position"))
-        stored_up_to = {(each["topic"], each["partition"]): each["stored_up_to"] for each in stored}
-        return FeedPosition(int(row["horizon"]), int(row["next_xid"]), row["at"], stored_up_to)
+        return FeedPosition(
+            int(row["horizon"]),
+            int(row["next_xid"]),
+            row["at"],
+            {(each["topic"], each["partition"]): each["stored_up_to"] for each in stored},
+            frozenset(each["id"] for each in unswept),
+        )
 
     async def page(self, after: Cursor, environment: str) -> Page:
         """The next changes of this environment."""

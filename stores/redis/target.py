@@ -106,6 +106,12 @@ class RedisTarget:
             node = await self._servers.node_of(self._marker)
             return await node.set_while(self._marker, self._seen, self._synchronized_on, str(on_ms))
 
+    async def synchronized_on(self) -> int | None:
+        """See `Target.synchronized_on`."""
+        async with _in_time():
+            (told,) = _without_errors(await self._servers.ask([("GET", self._synchronized_on)]))
+        return int(told) if told else None
+
     async def references(self) -> AsyncIterator[list[Reference]]:
         """See `AuditableTarget.references`. Members that no SDK would look for are left out."""
         async with _in_time():

@@ -307,12 +307,19 @@ SELECT pg_try_advisory_lock(hashtextextended('cohort-sync projection ' || $1, 0)
 -- name: begin_to_lead
 INSERT INTO projection (name) VALUES ($1)
 ON CONFLICT (name) DO UPDATE SET epoch = projection.epoch + 1
-RETURNING epoch, marker, cursor_xid::text AS xid, cursor_segment_id, cursor_context_hash;
+RETURNING epoch, marker, cursor_xid::text AS xid, cursor_segment_id, cursor_context_hash, is_swept, synchronized_on;
 
 -- name: feed_position
 -- Where the feed ends now: its readers see every transaction before the horizon. What was stored up to some time is in
 -- transactions before `next_xid`, since their commit came before this snapshot.
 SELECT horizon()::text AS horizon, pg_snapshot_xmax(pg_current_snapshot())::text AS next_xid, now() AS at;
+
+-- name: next_xid
+SELECT pg_snapshot_xmax(pg_current_snapshot())::text;
+
+-- name: list_unswept
+SELECT segment.id FROM segment JOIN environment ON environment.id = environment_id
+WHERE environment.key = $1 AND cleared_xid IS NOT NULL;
 
 -- name: list_ingestion
 SELECT topic, partition, stored_up_to FROM ingestion ORDER BY topic, partition;
@@ -337,9 +344,9 @@ WHERE name = $1 AND epoch = $2;
 
 -- name: rewind_cursor
 -- By one who led before and may have written old state since: whoever leads now notices, and applies it again.
--- Always, since what was applied there may not be saved yet.
+-- Always, since what was applied there may not be saved yet. Of somebody who was erased no row says so: swept.
 UPDATE projection
-SET epoch = epoch + 1, applied_before = DEFAULT,
+SET epoch = epoch + 1, applied_before = DEFAULT, is_swept = is_swept AND NOT EXISTS (SELECT FROM erasure),
     (cursor_xid, cursor_segment_id, cursor_context_hash) = (
         SELECT * FROM (
             VALUES (cursor_xid, cursor_segment_id, cursor_context_hash), ($3::text::xid8, $4::int, $5::uuid)
@@ -351,13 +358,17 @@ WHERE name = $1 AND epoch <> $2;
 -- name: restart_projection
 UPDATE projection
 SET marker = gen_random_uuid(), cursor_xid = DEFAULT, cursor_segment_id = DEFAULT, cursor_context_hash = DEFAULT,
-    applied_before = DEFAULT, caught_up_at = NULL, synchronized_on = NULL
+    applied_before = DEFAULT, caught_up_at = NULL, synchronized_on = NULL, is_swept = false
 WHERE name = $1 AND epoch = $2
 RETURNING marker;
 
+-- name: finish_target_sweep
+UPDATE projection SET is_swept = true WHERE name = $1 AND epoch = $2;
+
 -- name: tell_projection
 UPDATE projection
-SET applied_before = $3::text::xid8, caught_up_at = $4, synchronized_on = coalesce($5, synchronized_on), stopped = $6, told_at = now()
+SET applied_before = $3::text::xid8, caught_up_at = $4, synchronized_on = coalesce($5, synchronized_on), stopped = $6,
+    told_at = now()
 WHERE name = $1 AND epoch = $2;
 
 -- name: list_projections
@@ -394,13 +405,17 @@ UPDATE segment SET other_generation = NULL
 FROM environment WHERE environment.id = environment_id AND environment.key = $1 AND other_generation IS NOT NULL;
 
 -- name: find_memberships
--- Of contexts by segment key and hash, in one environment: what should stand in a target.
+-- Of contexts by segment key and hash, in one environment: what should stand in a target. LIMIT makes it one look into
+-- the primary key for each, whatever the planner thinks of the tables' sizes.
 SELECT asked.segment, asked.context_hash, segment.generation, segment.other_generation,
-       coalesce(m.included, false) AS included, m.segment_id IS NOT NULL AS is_known
+       coalesce(m.included, false) AS included, m.included IS NOT NULL AS is_known
 FROM unnest($2::text[], $3::uuid[]) AS asked (segment, context_hash)
 JOIN environment ON environment.key = $1
 JOIN segment ON segment.environment_id = environment.id AND segment.key = asked.segment
-LEFT JOIN membership AS m ON m.segment_id = segment.id AND m.context_hash = asked.context_hash;
+LEFT JOIN LATERAL (
+    SELECT included FROM membership
+    WHERE segment_id = segment.id AND context_hash = asked.context_hash LIMIT 1
+) AS m ON true;
 
 -- name: read_members
 -- A page of everybody who is in a segment of this environment, in the order of the primary key.

@@ -112,7 +112,7 @@ async def test_only_a_marked_target_is_called_fresh(target: TargetUnderTest) -> 
     assert await target.target.synchronize(2_000)
     assert synchronized_on(target) == 2_000
     assert await target.target.synchronize(3_000)
-    assert synchronized_on(target) == 3_000
+    assert synchronized_on(target) == await target.target.synchronized_on() == 3_000
 
 
 async def test_a_target_that_was_emptied_meanwhile_is_not_called_fresh(target: TargetUnderTest) -> None:
@@ -132,6 +132,7 @@ async def test_a_new_marker_takes_the_freshness_away(target: TargetUnderTest) ->
     await target.target.mark("anew")
 
     assert synchronized_on(target) is None
+    assert await target.target.synchronized_on() is None
 
 
 async def test_what_stands_in_it_is_listed_looked_up_and_taken_out(target: TargetUnderTest) -> None:

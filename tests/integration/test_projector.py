@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,16 +18,18 @@ from deploy.local.processes import HOST, free_ports
 from deploy.local.valkey import Valkey
 from stores.errors import StoreError
 from stores.postgres.change_feed import ChangeFeed, Cursor, LeadLostError
+from stores.postgres.erasing import postgres_erasures
 from stores.postgres.writing import PostgresStore
 from stores.redis.target import RedisTarget
-from stores.target import Change, context_reference
-from tests.builders import a_group, a_version
+from stores.target import Change, Reference, context_reference
+from tests.builders import a_clearing, a_group, a_version
 from tests.faults.proxy import Proxy
 from tests.worker_process import eventually
 from worker.audit import Audit, Difference, Fault
 from worker.health import Health
 from worker.projection_metrics import ProjectionMetrics
 from worker.projector import Projection, Projector, until_caught_up
+from worker.sweeper import finish_sweeps
 
 FEEDS = [Feed(name="all", format="amplitude", topics=("cohorts",))]
 SYNCHRONIZED = "big_segments_synchronized_on"
@@ -53,14 +55,33 @@ class Ground:
         refs = await self._store.resolve([group])
         await self._store.apply([(refs[group.segment].id, group)])
 
+    async def clear(self, segment: str = "beta") -> None:
+        """Drains the segment; the sweep is somebody else's."""
+        self._clock += 1
+        clearing = a_clearing(segment=f"amplitude-{segment}", drain=True, version=a_version(self._clock))
+        refs = await self._store.resolve([clearing])
+        await self._store.clear([(refs[clearing.segment].id, clearing)])
+
+    async def sweep(self) -> None:
+        await finish_sweeps(self._store)
+
+    async def erase(self, key: str) -> None:
+        """What the command does, beside projectors that run."""
+        async with postgres_erasures(self.dsn) as erasures, self.target() as target:
+            await erasures.bar(key)
+            await erasures.put_out(key)
+            await self.caught_up()
+            await target.forget(context_reference(key))
+            await erasures.delete(key)
+
     async def stored(self, ago_s: float = 0.0) -> None:
         """All that had arrived by then is stored."""
         await self._store.note_ingestion([("cohorts", 0, datetime.now(UTC) - timedelta(seconds=ago_s))])
 
-    async def project(self) -> asyncio.Task[None]:
+    async def project(self, target: RedisTarget | None = None) -> asyncio.Task[None]:
         """A projector with connections of its own, which goes on."""
         feed = await self._stack.enter_async_context(ChangeFeed(self.dsn))
-        target = await self._stack.enter_async_context(self.target())
+        target = await self._stack.enter_async_context(target or self.target())
         said = Projection(self.name, "production", FEEDS, freshness_s=30)
         projector = Projector(said, feed=feed, target=target, metrics=ProjectionMetrics([self.name]), health=Health(()))
         self._running.append(asyncio.create_task(projector.run()))
@@ -107,6 +128,22 @@ class Ground:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         await self.redis.aclose()
+
+
+class Held(RedisTarget):
+    """A target whose first write waits until it is released."""
+
+    def __init__(self, url: str, *, prefix: str) -> None:
+        super().__init__(url, prefix=prefix)
+        self.reached, self.released, self.applied = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def apply(self, changes: Sequence[Change]) -> Sequence[Reference]:
+        self.reached.set()
+        await self.released.wait()
+        try:
+            return await super().apply(changes)
+        finally:
+            self.applied.set()
 
 
 def refs(*keys: str) -> set[str]:
@@ -202,6 +239,91 @@ async def test_a_target_that_was_flushed_is_filled_again_and_not_called_fresh_be
         assert len(await alone.members()) == 12_000
 
 
+async def test_who_was_erased_does_not_stay_in_a_target_that_came_back_from_an_older_dump(alone: Ground) -> None:
+    await alone.put("alan", "grace", "leaver")
+    projector = await alone.project()
+    await alone.caught_up()
+    await alone.redis.save()
+    await alone.put("leaver", included=False)
+    await alone.erase("alan")
+    assert await alone.members() == refs("grace")
+
+    projector.cancel()
+    await asyncio.wait({projector})
+    alone.valkey.kill()
+    alone.valkey.restart()
+    await alone.redis.connection_pool.disconnect()
+    assert await alone.members() == refs("alan", "grace", "leaver")
+    await alone.stored()
+    await alone.project()
+    await eventually(alone.synchronized_on)
+
+    assert await alone.members() == refs("grace")
+
+
+async def test_a_target_is_not_called_whole_before_what_belongs_to_nobody_is_out(ground: Ground) -> None:
+    await ground.put("a")
+    await ground.stored()
+    foreign = Change("amplitude-gone", 1, "nobody", included=True)
+    async with ground.target() as target:
+        await target.apply([foreign, *(Change("amplitude-beta", 9, f"u{n}", included=True) for n in range(3_000))])
+    await ground.project()
+    await ground.caught_up()
+
+    assert await ground.members() == refs("a")
+    assert await ground.members(generation=9) == set()
+    assert await ground.members("amplitude-gone") == set()
+
+
+async def test_a_target_that_was_restored_from_a_backup_is_begun_anew_although_it_holds_our_mark(
+    ground: Ground,
+) -> None:
+    await ground.put("a", "b")
+    await ground.stored(ago_s=5)
+    first = await ground.project()
+    backup = await eventually(ground.synchronized_on)
+    await ground.put("b", included=False)
+    await ground.put("c")
+    await ground.stored()
+
+    async def newer() -> bool:
+        return (await ground.synchronized_on() or 0) > backup
+
+    await eventually(newer)
+    first.cancel()
+    await asyncio.wait({first})
+    async with ground.target() as target:  # as it was
+        await target.apply([Change("amplitude-beta", 1, key, included=key != "c") for key in ("a", "b", "c")])
+    await ground.redis.set(f"{ground.prefix}:{SYNCHRONIZED}", backup)
+    await ground.project()
+    await eventually(newer)
+
+    assert await ground.members() == refs("a", "c")
+
+
+async def test_what_is_told_is_not_newer_than_a_drain_whose_members_still_stand_there(ground: Ground) -> None:
+    await ground.put("a", "b")
+    await ground.stored()
+    await ground.project()
+    before = await eventually(ground.synchronized_on)
+    await asyncio.sleep(1.5)
+    await ground.clear()
+    cleared_at_ms = datetime.now(UTC).timestamp() * 1000
+    await asyncio.sleep(0.1)
+    await ground.stored()
+    await asyncio.sleep(3)
+
+    assert before <= (await ground.synchronized_on() or 0) < cleared_at_ms
+    assert await ground.members() == refs("a", "b")
+    await ground.sweep()
+
+    async def newer() -> bool:
+        return (await ground.synchronized_on() or 0) >= cleared_at_ms
+
+    await eventually(newer)
+    assert await ground.members() == set()
+
+
 async def test_a_key_of_another_type_is_replaced_and_nobody_is_lost(ground: Ground) -> None:
     await ground.put("a", "b")
     await ground.put("a", segment="other")
@@ -268,7 +390,7 @@ async def test_a_slow_target_is_told_to_be_as_old_as_it_is_and_holds_up_no_write
         ground.url = f"redis://{HOST}:{port}/0"
         await ground.put(*(f"u{number}" for number in range(2_000)))
         await ground.stored()
-        slow.delay_s = 0.5
+        slow.delay_s = 0.2
         await ground.project()
         started = asyncio.get_running_loop().time()
         for number in range(5):
@@ -375,6 +497,31 @@ async def test_old_state_of_one_who_led_before_is_mended_by_the_next(ground: Gro
     async def mended() -> bool:
         return await ground.members() == set()
 
+    await eventually(mended)
+
+
+async def test_a_leader_that_froze_while_it_wrote_does_not_bring_back_who_was_erased_since(ground: Ground) -> None:
+    """Its write is held exactly there where the kernel may hold it; no row says any more that the person is out."""
+    await ground.put("alan", "grace")
+    await ground.stored()
+    frozen = Held(ground.url, prefix=ground.prefix)
+    await ground.project(frozen)
+    await frozen.reached.wait()
+    session = await asyncpg.connect(ground.dsn)
+    await session.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted")
+    await session.close()
+    await ground.project()
+    await ground.caught_up()
+    await ground.erase("alan")
+    assert await ground.members() == refs("grace")
+
+    frozen.released.set()
+    await frozen.applied.wait()
+
+    async def mended() -> bool:
+        return await ground.members() == refs("grace")
+
+    assert not await mended()
     await eventually(mended)
 
 
