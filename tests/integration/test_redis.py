@@ -92,6 +92,25 @@ async def test_an_audit_does_not_take_what_it_may_not_read_for_nothing(tmp_path:
                 [page async for page in target.references()]
 
 
+async def test_what_was_sent_to_a_cluster_while_one_of_its_servers_is_down_does_not_arrive_later(
+    own_cluster: ValkeyCluster,
+) -> None:
+    down, slow, _ = own_cluster.nodes
+    async with RedisTarget(own_cluster.url) as target:
+        await target.apply(CHANGES)
+        with slow.client() as client:
+            _asked(client, "CLIENT", "PAUSE", 60_000, "WRITE")  # it answers, but what it is told to write waits
+            down.stop()
+            with pytest.raises(StoreUnavailableError):
+                await target.apply([each._replace(included=False) for each in CHANGES])
+            down.restart()
+            await eventually(partial(works, target.settle))
+            _asked(client, "CLIENT", "UNPAUSE")
+            await asyncio.sleep(0.5)
+
+            assert len(client.keys("*:big_segment_include:*")) > len(CHANGES) / 4
+
+
 async def test_slots_that_move_to_another_server_are_followed(own_cluster: ValkeyCluster) -> None:
     first, second, third = own_cluster.nodes
     async with RedisTarget(own_cluster.url) as target:
