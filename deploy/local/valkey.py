@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
@@ -51,12 +52,15 @@ class Valkey(Server):
 
 
 class ValkeyCluster:
-    """Primaries of one cluster, among which the slots are shared out evenly."""
+    """Primaries of one cluster, among which the slots are shared out evenly; with a replica for each if asked for."""
 
     PRIMARIES = 3
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, with_replicas: bool = False) -> None:
         self.nodes = [_ClusterNode(folder / f"node-{number}") for number in range(self.PRIMARIES)]
+        copies = self.PRIMARIES if with_replicas else 0
+        self.replicas = [_ClusterNode(folder / f"replica-{number}") for number in range(copies)]
+        """Each of the primary at the same place, until it takes over."""
 
     @property
     def url(self) -> str:
@@ -65,27 +69,35 @@ class ValkeyCluster:
 
     def start(self) -> Self:
         """Returns when every slot is served."""
-        for node in self.nodes:
+        everyone = [*self.nodes, *self.replicas]
+        for node in everyone:
             node.start()
         share = -(-SLOTS // self.PRIMARIES)
         for number, node in enumerate(self.nodes):
             with node.client() as client:
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", number * share, min((number + 1) * share, SLOTS) - 1)
                 client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for node in self.nodes[1:]:
+        for node in everyone[1:]:
             with self.nodes[0].client() as client:
                 client.execute_command("CLUSTER", "MEET", HOST, node.port, node.bus_port)
+        self._wait(lambda: all(node.serves_its_cluster(len(everyone)) for node in everyone))
+        for primary, replica in zip(self.nodes, self.replicas, strict=False):
+            with primary.client() as ours, replica.client() as theirs:
+                theirs.execute_command("CLUSTER", "REPLICATE", ours.execute_command("CLUSTER", "MYID"))
+        self._wait(lambda: all(replica.follows() for replica in self.replicas))
+        return self
+
+    def _wait(self, is_so: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_S
-        while not all(node.serves_its_cluster(self.PRIMARIES) for node in self.nodes):
+        while not is_so():
             if time.monotonic() > deadline:
                 message = f"the cluster was not whole after {START_S:.0f} s; see {self.nodes[0].log}"
                 raise ServerNotStartedError(message)
             time.sleep(POLL_S)
-        return self
 
     def stop(self) -> None:
         """Ends all of them."""
-        for node in self.nodes:
+        for node in (*self.replicas, *self.nodes):
             node.stop()
 
     def __enter__(self) -> Self:
@@ -110,7 +122,12 @@ class _ClusterNode(Valkey):
     def client(self) -> Redis:
         return Redis(HOST, self.port, decode_responses=True)
 
-    def serves_its_cluster(self, primaries: int) -> bool:
+    def serves_its_cluster(self, nodes: int) -> bool:
         with self.client() as client:
             said = str(client.execute_command("CLUSTER", "INFO"))
-        return "cluster_state:ok" in said and f"cluster_known_nodes:{primaries}" in said
+        return "cluster_state:ok" in said and f"cluster_known_nodes:{nodes}" in said
+
+    def follows(self) -> bool:
+        """Whether it is a replica that has all that its primary has."""
+        with self.client() as client:
+            return bool(client.info("replication").get("master_link_status") == "up")

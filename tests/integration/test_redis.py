@@ -111,6 +111,21 @@ async def test_what_was_sent_to_a_cluster_while_one_of_its_servers_is_down_does_
             assert len(client.keys("*:big_segment_include:*")) > len(CHANGES) / 4
 
 
+async def test_a_replica_that_takes_over_is_followed_also_where_the_url_names_a_server_that_froze(
+    tmp_path: Path,
+) -> None:
+    with ValkeyCluster(tmp_path, with_replicas=True).start() as cluster:
+        async with RedisTarget(cluster.url) as target:
+            await target.mark("ours")
+            await target.apply(CHANGES[:1_000])
+            cluster.nodes[0].suspend()
+
+            await eventually(partial(works, partial(target.apply, CHANGES)), timeout_s=60)
+            assert await is_whole(target)
+            assert await target.marker() is None  # what was acknowledged last may not have reached the replica
+            cluster.nodes[0].resume()
+
+
 async def test_slots_that_move_to_another_server_are_followed(own_cluster: ValkeyCluster) -> None:
     first, second, third = own_cluster.nodes
     async with RedisTarget(own_cluster.url) as target:
