@@ -11,11 +11,12 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import redis
 from redis.asyncio import Redis
 
 from consumers.feeds import Feed
 from deploy.local.processes import HOST, free_ports
-from deploy.local.valkey import Valkey
+from deploy.local.valkey import Valkey, ValkeyCluster
 from stores.errors import StoreError
 from stores.postgres.change_feed import ChangeFeed, Cursor, LeadLostError
 from stores.postgres.erasing import postgres_erasures
@@ -24,6 +25,7 @@ from stores.redis.target import RedisTarget
 from stores.target import Change, Reference, context_reference
 from tests.builders import a_clearing, a_group, a_version
 from tests.faults.proxy import Proxy
+from tests.targets import ClusterStore
 from tests.worker_process import eventually
 from worker.audit import Audit, Difference, Fault
 from worker.health import Health
@@ -322,6 +324,51 @@ async def test_what_is_told_is_not_newer_than_a_drain_whose_members_still_stand_
 
     await eventually(newer)
     assert await ground.members() == set()
+
+
+async def test_a_cluster_of_which_one_server_was_flushed_is_filled_again_and_not_called_fresh_before(
+    database: str, tmp_path: Path
+) -> None:
+    keys = [f"u{number}" for number in range(5_000)]
+    with ValkeyCluster(tmp_path).start() as cluster:
+        async with a_ground(database, cluster.nodes[0]) as ground:
+            sdk = ClusterStore(cluster, ground.prefix)
+            await ground.put(*keys)
+            await ground.stored()
+            await ground.project()
+
+            async def is_called_fresh() -> bool:
+                return sdk.get_metadata().last_up_to_date is not None
+
+            await eventually(is_called_fresh)
+            for node in cluster.nodes:
+                with node.client() as client:
+                    client.flushall()
+                    assert client.dbsize() < len(keys) / 4
+
+                    async def is_filled_again(client: redis.Redis = client) -> bool:
+                        return bool(client.dbsize() > len(keys) / 4)
+
+                    await eventually(is_filled_again)
+                await eventually(is_called_fresh)
+                assert await ground.audit() == []
+            sdk.stop()
+
+
+async def test_a_server_of_a_cluster_that_is_down_is_waited_for(database: str, tmp_path: Path) -> None:
+    with ValkeyCluster(tmp_path).start() as cluster:
+        async with a_ground(database, cluster.nodes[0]) as ground:
+            await ground.put(*(f"before{number}" for number in range(100)))
+            await ground.project()
+            await ground.caught_up()
+            cluster.nodes[1].stop()
+            await ground.put(*(f"meanwhile{number}" for number in range(100)))
+            await ground.put("before7", included=False)
+            await asyncio.sleep(1)
+            cluster.nodes[1].restart()
+            await ground.caught_up()
+
+            assert await ground.audit() == []
 
 
 async def test_a_key_of_another_type_is_replaced_and_nobody_is_lost(ground: Ground) -> None:
