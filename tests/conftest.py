@@ -15,6 +15,7 @@ from deploy.local.servers import Kafka, Postgres, start_kafka, start_postgres
 from deploy.local.valkey import Valkey, ValkeyCluster
 from stores.postgres.migrating import migrate
 from tests.gateway import GatewayUnderTest
+from tests.projection_ground import Ground, a_ground
 from tests.stores import MemoryStoreUnderTest, PostgresStoreUnderTest, StoreUnderTest
 from tests.targets import ClusterUnderTest, DynamoUnderTest, RedisUnderTest, TargetUnderTest
 from tests.worker_process import Bench
@@ -103,6 +104,21 @@ async def store(request: pytest.FixtureRequest, postgres: Postgres) -> AsyncIter
         await migrate(dsn)
         async with PostgresStoreUnderTest(dsn) as postgres_store:
             yield postgres_store
+
+
+@pytest.fixture
+async def ground(database: str, valkey: Valkey) -> AsyncIterator[Ground]:
+    """A database with a projection to a Valkey that others use too."""
+    async with a_ground(database, valkey) as own:
+        yield own
+
+
+@pytest.fixture
+async def alone(database: str, tmp_path: Path) -> AsyncIterator[Ground]:
+    """The same with a Valkey of its own, to break."""
+    with Valkey(tmp_path).start() as own_valkey:
+        async with a_ground(database, own_valkey) as own:
+            yield own
 
 
 @pytest.fixture(params=["valkey", "valkey_cluster", "dynamodb"])
