@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 
@@ -14,11 +14,12 @@ from stores.dynamodb.target import DynamoTarget
 from stores.errors import StoreRefusedError
 from stores.postgres.change_feed import ChangeFeed
 from stores.redis.target import RedisTarget
+from stores.target import AuditableTarget
 from worker.backoff import until_available
 from worker.health import Health
 from worker.http_server import HttpServer
 from worker.projection_metrics import ProjectionMetrics
-from worker.projector import Projection, Projector, until_caught_up
+from worker.projector import Projection, Projector, until_in
 from worker.settings import ProjectionSettings, Settings, environment_of
 from worker.watchdog import Watchdog, measure_loop_lag, show_life
 
@@ -28,7 +29,7 @@ REFUSED_AGAIN_S = 15.0
 
 
 def target_of(projection: ProjectionSettings) -> RedisTarget | DynamoTarget:
-    """The target that the configuration names. It connects when it is first used. Raises `StoreRefusedError`."""
+    """The target that the configuration names. It connects when it is first used."""
     if projection.type == "dynamodb":
         return DynamoTarget(
             projection.table or "",
@@ -36,18 +37,13 @@ def target_of(projection: ProjectionSettings) -> RedisTarget | DynamoTarget:
             endpoint_url=projection.endpoint_url.get_secret_value() if projection.endpoint_url else None,
             prefix=projection.prefix,
         )
-    try:
-        return RedisTarget(
-            projection.redis_url(),
-            prefix=projection.prefix,
-            ssl_cafile=projection.ssl_cafile,
-            ssl_certfile=projection.ssl_certfile,
-            ssl_keyfile=projection.ssl_keyfile,
-        )
-    except ValueError:  # its text may hold a password
-        raise StoreRefusedError(
-            f"projection {projection.name}: url should be that of a Redis, as in redis://127.0.0.1:6379/0"
-        ) from None
+    return RedisTarget(
+        projection.redis_url(),
+        prefix=projection.prefix,
+        ssl_cafile=projection.ssl_cafile,
+        ssl_certfile=projection.ssl_certfile,
+        ssl_keyfile=projection.ssl_keyfile,
+    )
 
 
 def projection_of(settings: Settings, projection: ProjectionSettings) -> Projection:
@@ -58,17 +54,23 @@ def projection_of(settings: Settings, projection: ProjectionSettings) -> Project
 
 
 async def run_projectors(settings: Settings, *, until_applied: bool = False, create_tables: bool = False) -> None:
-    """Runs until SIGTERM or SIGINT, or until all that is committed now is applied. Raises what a person must mend."""
+    """Runs until SIGTERM or SIGINT, or until all that is committed now is applied. Raises what a person must mend.
+
+    Only what goes on for ever answers HTTP: a job beside it must not need a port of its own.
+    """
     names = [projection.name for projection in settings.projections]
     health = Health(("postgres", *(f"projection {name}" for name in names)))
     metrics = ProjectionMetrics(names)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(HttpServer(metrics, health, host=settings.http.host, port=settings.http.port))
+        if not until_applied:
+            http = settings.http
+            await stack.enter_async_context(HttpServer(metrics, health, host=http.host, port=http.port))
         stack.enter_context(Watchdog(health, stall_s=settings.watchdog.stall_s))
         feed = await stack.enter_async_context(ChangeFeed(settings.postgres.url()))
         projecting: list[Callable[[], Coroutine[None, None, None]]] = []
+        targets: dict[str, RedisTarget | DynamoTarget] = {}
         for projection in settings.projections:
-            target = target_of(projection)
+            target = targets[projection.name] = target_of(projection)
             await stack.enter_async_context(target)
             projector = Projector(
                 projection_of(settings, projection), feed=feed, target=target, metrics=metrics, health=health
@@ -76,7 +78,7 @@ async def run_projectors(settings: Settings, *, until_applied: bool = False, cre
             table = target if create_tables and isinstance(target, DynamoTarget) else None
             is_alone = until_applied or len(names) == 1
             projecting.append(partial(_project, projector, table, projection.name, health, is_alone=is_alone))
-        working = asyncio.create_task(_work(projecting, feed, metrics, health, names if until_applied else None))
+        working = asyncio.create_task(_work(projecting, feed, metrics, health, targets if until_applied else None))
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, working.cancel)
@@ -108,7 +110,7 @@ async def _work(
     feed: ChangeFeed,
     metrics: ProjectionMetrics,
     health: Health,
-    until: list[str] | None,
+    until: Mapping[str, AuditableTarget] | None,
 ) -> None:
     await until_available(health, "postgres", feed.require_schema)
     log.info("projectors_started", projections=len(projecting))
@@ -117,6 +119,6 @@ async def _work(
         beside.append(tasks.create_task(show_life(health), name="life"))
         beside += [tasks.create_task(run()) for run in projecting]
         if until is not None:
-            await until_caught_up(feed, health, until)
+            await until_in(feed, health, until)
             for task in beside:
                 task.cancel()

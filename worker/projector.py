@@ -10,14 +10,14 @@ the feed, then swept of what belongs to nobody, and only then called whole.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, Self
 
 import structlog
 
 from consumers.feeds import Feed
-from stores.errors import StoreUnavailableError
+from stores.errors import StoreRefusedError, StoreUnavailableError
 from stores.parts import in_parts
 from stores.postgres.change_feed import ChangeFeed, Cursor, FeedPosition, Lead, LeadLostError, Page
 from stores.target import AuditableTarget, Reference, TargetDamagedError
@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 IDLE_S = 0.1
 TAKE_OVER_EVERY_S = 2.0
 """With the lease of a leader that froze, the next one leads within 10 s."""
+OTHERS_LOOK_S = 10
+"""So long another process may take to notice that its target is not as it was left."""
 APPLIED_AT_ONCE = 1_000
 """So many changes are given to the target under one look at the lease."""
 
@@ -253,8 +255,30 @@ def _unix_ms(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
+async def until_in(feed: ChangeFeed, health: Health, targets: Mapping[str, AuditableTarget]) -> None:
+    """Returns once everything that is committed now is in each of these targets, by the names of their projections.
+
+    Raises `StoreRefusedError` where that is so of another target, which another process keeps under the name.
+    """
+    await until_caught_up(feed, health, targets)
+    for name, target in targets.items():
+
+        async def is_kept(name: str = name, target: AuditableTarget = target) -> bool:
+            return await target.marker() == await feed.marker(name)
+
+        for _ in range(OTHERS_LOOK_S):  # one that was flushed just now is begun anew first
+            if await until_available(health, f"projection {name}", is_kept):
+                break
+            await asyncio.sleep(1)
+        else:
+            raise StoreRefusedError(
+                f"projection {name}: another process keeps another target in step under this name. Give the "
+                "projection the same target everywhere, or a name of its own"
+            )
+
+
 async def until_caught_up(feed: ChangeFeed, health: Health, names: Collection[str]) -> None:
-    """Returns once everything that is committed now is in each of these targets, whichever process put it there."""
+    """Returns once everything that is committed now is in the targets of these projections, whoever put it there."""
     end = await until_available(health, "postgres", feed.next_xid)
 
     async def are_applied() -> bool:

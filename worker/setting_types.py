@@ -6,7 +6,7 @@ No error text quotes a value, since that could be a secret.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -17,6 +17,10 @@ from stores.model import is_context_kind
 
 SECRET_FILE_BYTES = 65_536
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_REDIS_PLACE = re.compile(r"rediss?:(/[0-9]*)?")
+_TABLE = re.compile(r"[A-Za-z0-9._-]{3,255}")
+_REGION = re.compile(r"[a-z0-9-]{1,64}")
+_PREFIX = re.compile(r"[^{}]*(\{[^{}]+\}[^{}]*)?")
 
 
 class SecretFile(SecretStr):
@@ -124,13 +128,56 @@ def _postgres_url(dsn: SecretStr) -> SecretStr:
     return dsn
 
 
-def _dsn_file(path: object, info: ValidationInfo) -> SecretFile:
-    secret = _secret_file(path, info)
+def _redis_url(url: SecretStr) -> SecretStr:
+    parts = urlsplit(url.get_secret_value())
     try:
-        _postgres_url(secret)
-    except ValueError as exc:
-        raise ValueError(f"what is in {secret.path} {exc}") from None
-    return secret
+        fits = _REDIS_PLACE.fullmatch(f"{parts.scheme}:{parts.path}") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none
+        fits = False
+    if not fits:
+        raise ValueError("should be that of a Redis, as in redis://user:password@host:6379/0")
+    if parts.query or parts.fragment:
+        raise ValueError("should end with the number of the database: options behind it are not read")
+    return url
+
+
+def _web_url(url: SecretStr) -> SecretStr:
+    if not re.match("https?://[^/]", url.get_secret_value()):
+        raise ValueError("should begin with https:// or http://")
+    return url
+
+
+def _table(name: str) -> str:
+    if not _TABLE.fullmatch(name):
+        raise ValueError("is not a name that DynamoDB takes: letters, digits, '.', '_' and '-', 3 to 255 of them")
+    return name
+
+
+def _region(name: str) -> str:
+    if not _REGION.fullmatch(name):
+        raise ValueError("is not the name of a region, as in eu-west-1")
+    return name
+
+
+def _prefix(text: str) -> str:
+    # In a cluster what stands in braces decides where a key is, so that must be there, and once.
+    if not _PREFIX.fullmatch(text):
+        raise ValueError("should have no braces, or one pair of them with something in it, as in {production}")
+    return text
+
+
+def _checked_file(check: Callable[[SecretStr], SecretStr]) -> BeforeValidator:
+    """A file whose secret must pass this check."""
+
+    def checked(path: object, info: ValidationInfo) -> SecretFile:
+        secret = _secret_file(path, info)
+        try:
+            check(secret)
+        except ValueError as exc:
+            raise ValueError(f"what is in {secret.path} {exc}") from None
+        return secret
+
+    return BeforeValidator(checked)
 
 
 _SHOW_PATH = PlainSerializer(lambda file: file and str(file.path), return_type=str | None)
@@ -144,6 +191,11 @@ ContextKind = Annotated[str, AfterValidator(_context_kind)]
 ReadableFile = Annotated[str, BeforeValidator(_file)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
 SecretFromFile = Annotated[SecretFile, BeforeValidator(_secret_file), _SHOW_PATH]
-DsnFromFile = Annotated[SecretFile, BeforeValidator(_dsn_file), _SHOW_PATH]
+DsnFromFile = Annotated[SecretFile, _checked_file(_postgres_url), _SHOW_PATH]
 Dsn = Annotated[SecretStr, AfterValidator(_postgres_url), _SHOW_URL]
-Url = Annotated[SecretStr, _SHOW_URL]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url), _SHOW_URL]
+RedisUrlFromFile = Annotated[SecretFile, _checked_file(_redis_url), _SHOW_PATH]
+WebUrl = Annotated[SecretStr, AfterValidator(_web_url), _SHOW_URL]
+Table = Annotated[str, AfterValidator(_table)]
+Region = Annotated[str, AfterValidator(_region)]
+Prefix = Annotated[str, AfterValidator(_prefix)]

@@ -21,10 +21,15 @@ from worker.setting_types import (
     Name,
     Pattern,
     Port,
+    Prefix,
     ReadableFile,
+    RedisUrl,
+    RedisUrlFromFile,
+    Region,
     SecretFromFile,
+    Table,
     TopicName,
-    Url,
+    WebUrl,
     address_in,
     manifests_in,
     with_parameters,
@@ -180,11 +185,11 @@ class ProjectionSettings(Section):
     name: Name
     type: Literal["redis", "dynamodb"]
     environment: Name
-    prefix: str | None = None
+    prefix: Prefix | None = None
     """As the SDKs are told it; where it is left out their own default, which in DynamoDB is none."""
-    url: Url | None = None
+    url: RedisUrl | None = None
     """Of a Redis: `redis://` or `rediss://`."""
-    url_file: SecretFromFile | None = None
+    url_file: RedisUrlFromFile | None = None
     """A file that holds the URL and nothing else."""
     ssl_cafile: ReadableFile | None = None
     """For `rediss://`: certificates, in PEM, of the authorities to trust; the system's where it is left out."""
@@ -192,11 +197,11 @@ class ProjectionSettings(Section):
     """Our own certificate, in PEM, where the server asks for one."""
     ssl_keyfile: ReadableFile | None = None
     """The key of `ssl_certfile`, where that does not hold it."""
-    table: Name | None = None
+    table: Table | None = None
     """Of DynamoDB. Who we are there is told by AWS's own means: a role, or AWS_ACCESS_KEY_ID."""
-    region: Name | None = None
+    region: Region | None = None
     """The table's; AWS_DEFAULT_REGION where it is left out."""
-    endpoint_url: Url | None = None
+    endpoint_url: WebUrl | None = None
     """Where DynamoDB is, if not where AWS has it in that region."""
 
     def redis_url(self) -> str:

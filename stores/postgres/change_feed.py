@@ -304,6 +304,12 @@ class ChangeFeed(Pooled):
         async with self.session() as session:
             return [ProjectionState(**row) for row in await session.fetch(query("list_projections"))]
 
+    async def marker(self, name: str) -> str | None:
+        """What the target of this projection holds; None for one that nobody has led yet."""
+        async with self.session() as session:
+            found = await session.fetchval(query("find_marker"), name)
+        return None if found is None else str(found)
+
     async def is_applied(self, name: str, next_xid: int) -> bool:
         """Whether every transaction before this one is in the target."""
         async with self.session() as session:

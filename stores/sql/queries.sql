@@ -338,6 +338,9 @@ SELECT page.change_xid::text AS xid, page.segment_id, page.context_hash, page.co
 FROM page JOIN segment ON segment.id = page.segment_id JOIN environment ON environment.id = segment.environment_id
 ORDER BY page.change_xid, page.segment_id, page.context_hash;
 
+-- name: find_marker
+SELECT marker FROM projection WHERE name = $1;
+
 -- name: save_cursor
 UPDATE projection SET cursor_xid = $3::text::xid8, cursor_segment_id = $4, cursor_context_hash = $5
 WHERE name = $1 AND epoch = $2;

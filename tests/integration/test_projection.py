@@ -269,6 +269,37 @@ async def test_sdks_see_the_old_generation_or_the_new_one_until_the_old_is_swept
             assert await bench.rows("audit", "sdk") == []
 
 
+async def test_where_there_are_no_segments_there_is_no_generation_to_fill(in_redis: InRedis) -> None:
+    refused = await in_redis.bench.run("rebuild", "sdk", "--generation")
+
+    assert (refused.returncode, refused.stdout) == (1, b"")
+    assert b"there are no segments in 'production' yet" in refused.stderr
+
+
+async def test_nothing_is_said_of_a_target_that_nobody_keeps(in_redis: InRedis, tmp_path: Path) -> None:
+    """Somebody who has another URL for the same projection is told so, instead of that all is well."""
+    bench = in_redis.bench
+    await bench.publish(bench.webhook_topic, webhook("beta", "in"))
+    await bench.catch_up()
+    leader = ServiceProcess("project", config=bench.config, log=bench.folder / "leader.log")
+    try:
+
+        async def member() -> set[str]:
+            return await in_redis.references("in")
+
+        await eventually(member)
+        with Valkey(tmp_path / "another").start() as another:
+            bench.settings["projections"][0]["url"] = another.url
+            refused = await bench.run("project", "--until-caught-up")
+            not_erased = await bench.run("erase", "in", "--json")
+    finally:
+        leader.kill()
+
+    for each in (refused, not_erased):
+        assert each.returncode == 1
+        assert b"projection sdk: another process keeps another target" in each.stderr
+
+
 async def test_a_rebuild_puts_back_what_is_missing_and_sweeps_what_belongs_to_nobody(in_redis: InRedis) -> None:
     bench = in_redis.bench
     await bench.publish(bench.webhook_topic, webhook("beta", "in", "lost"))

@@ -13,7 +13,7 @@ from worker.health import Health
 from worker.logs import setup_logging
 from worker.projecting import projection_of, target_of
 from worker.projection_metrics import ProjectionMetrics
-from worker.projector import Projector, until_caught_up
+from worker.projector import Projector, until_in
 from worker.settings import ProjectionSettings, Settings
 
 SETTLE_S = 3_600.0
@@ -31,7 +31,7 @@ class Beside:
         """Returns once everything that is committed now is in all of the targets."""
         try:
             async with asyncio.timeout(SETTLE_S):
-                await until_caught_up(self.feed, Health(()), self.targets)
+                await until_in(self.feed, Health(()), self.targets)
         except TimeoutError:
             raise CommandError(
                 f"{', '.join(self.targets)} did not catch up within {SETTLE_S:,.0f} s: `cohort-sync status` says why"

@@ -6,6 +6,7 @@ import asyncio
 
 import click
 
+from stores.model import Segment
 from stores.postgres.change_feed import ChangeFeed, GenerationKeptError
 from stores.postgres.reading import postgres_reader
 from worker.commands.audit import audit_of, projection_named
@@ -76,13 +77,19 @@ async def _rebuild(settings: Settings, projections: list[ProjectionSettings], *,
 async def _fill_beside(settings: Settings, projections: list[ProjectionSettings]) -> None:
     environment, names = environment_of(settings, projections[0]), [each.name for each in projections]
     with progress(f"filling the next generation in {', '.join(names)}", None):
+        if not await _segments(settings, environment):
+            raise CommandError(f"there are no segments in {environment!r} yet")
         async with projecting(settings, projections) as beside:
             await _begin(beside.feed, environment, names)
             await beside.settled()
             await beside.feed.finish_generation(environment)
-    async with postgres_reader(settings.postgres.url()) as reader:
-        print_line(sdk_data(await reader.segments(environment)))
+    print_line(sdk_data(await _segments(settings, environment)))
     tell(f"give this to the SDKs, then take the old generation out: cohort-sync rebuild {names[0]} --sweep")
+
+
+async def _segments(settings: Settings, environment: str) -> list[Segment]:
+    async with postgres_reader(settings.postgres.url()) as reader:
+        return await reader.segments(environment)
 
 
 async def _begin(feed: ChangeFeed, environment: str, names: list[str]) -> None:

@@ -236,6 +236,44 @@ def test_sasl_needs_a_name_and_a_password(file: File) -> None:
     assert (connection.sasl_username, connection.sasl_password) == ("me", "123")
 
 
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ('url: "redis://127.0.0.1:6379/abc"', "url: should be that of a Redis, as in"),
+        ('url: "http://127.0.0.1:6379"', "url: should be that of a Redis, as in"),
+        ('url: "redis://127.0.0.1:many/0"', "url: should be that of a Redis, as in"),
+        ('url: "redis:///0"', "url: should be that of a Redis, as in"),
+        ('url: "redis://127.0.0.1:6379/0?foo=bar"', "url: should end with the number of the database"),
+        ('url: "redis://127.0.0.1:6379/0", prefix: "a{b"', "prefix: should have no braces, or one pair"),
+        ('url: "redis://127.0.0.1:6379/0", prefix: "{}"', "prefix: should have no braces, or one pair"),
+    ],
+)
+def test_a_target_that_can_not_be_is_refused_before_anything_starts(file: File, setting: str, problem: str) -> None:
+    text = f"{SMALLEST}projections:\n  - {{name: sdk, type: redis, environment: production, {setting}}}"
+
+    assert problem in file.problem(text)
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("table: t, region: eu-west-1", "table: is not a name that DynamoDB takes"),
+        ("table: segments, region: eu west", "region: is not the name of a region, as in eu-west-1"),
+        ("table: segments, endpoint_url: localhost", "endpoint_url: should begin with https:// or http://"),
+    ],
+)
+def test_a_table_that_can_not_be_is_refused_before_anything_starts(file: File, setting: str, problem: str) -> None:
+    text = f"{SMALLEST}projections:\n  - {{name: aws, type: dynamodb, environment: production, {setting}}}"
+
+    assert problem in file.problem(text)
+
+
+def test_a_prefix_may_keep_all_of_an_environment_in_one_slot(file: File) -> None:
+    target = 'type: redis, environment: production, url: "rediss://u:p@h:1/2", prefix: "{ld}-a"'
+
+    assert file.load(f"{SMALLEST}projections:\n  - {{name: sdk, {target}}}").projections[0].prefix == "{ld}-a"
+
+
 def test_two_projections_do_not_share_a_target(file: File) -> None:
     target = 'type: redis, environment: production, url: "redis://127.0.0.1:6379/0"'
     projections = [
