@@ -48,7 +48,7 @@ class Letter(NamedTuple):
     at: str
     members: list[int] | None
     is_withheld: bool = False
-    """Nothing of its content is about anybody else."""
+    """Nothing of its content is about anybody else, or nobody can tell."""
 
     @property
     def position(self) -> str:
@@ -172,7 +172,7 @@ def show(settings: Settings, *, position: str, as_json: bool) -> None:
         else:
             contents = {"key": shown_content(letter.record.key), "value": shown_content(letter.record.value)}
             if letter.is_withheld:
-                contents = dict.fromkeys(contents, "withheld: it is about somebody who was erased")
+                contents = dict.fromkeys(contents, "withheld: it is, or may be, about somebody who was erased")
             for name, value in (row | contents).items():
                 print_line(f"{name:<10} {shown(value)}")
             print_line("")
@@ -284,7 +284,7 @@ async def _replayed(letter: Letter, topics: set[str], publisher: KafkaPublisher 
         tell(f"{letter.position} is skipped: its topic does not exist any more")
         return "topic_missing"
     if letter.is_withheld:
-        tell(f"{letter.position} is skipped: it is about somebody who was erased")
+        tell(f"{letter.position} is skipped: it is, or may be, about somebody who was erased")
         return "erased"
     if publisher:
         await publisher.publish(_as_it_was(letter))

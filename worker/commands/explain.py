@@ -65,7 +65,7 @@ async def _explain(  # noqa: PLR0913 - click's options
 
 
 async def _record_of(settings: Settings, member: Membership, erasures: Erasures) -> Record | None:
-    """The record that decided, without anybody who was erased; None where its topic holds it no longer."""
+    """The record that decided, without anybody who was erased; None where nothing of it is left to show."""
     async with kafka_inspector(settings.kafka.connection()) as kafka:
         found = await kafka.record(TopicPartition(member.topic, member.partition), member.offset)
     return await without_erased(found, erasures) if found and found.offset == member.offset else None
@@ -114,7 +114,7 @@ def _print(segment: Segment, context_key: str, member: Membership | None, erased
 
 def _print_record(record: Record | None) -> None:
     if record is None:
-        print_line("  record       its topic no longer holds it")
+        print_line("  record       its topic no longer holds it, or it may be about somebody who was erased")
         return
     print_line(f"  arrived      {rfc3339(record.timestamp_ms * 1000)}")
     print_line(f"  key          {shown_content(record.key)}")
