@@ -52,10 +52,11 @@ def _document(record: Record) -> object:
 
 
 def _member(document: object, detail: str) -> str | None:
-    """The member that the detail's pointer leads to or into, as JSON."""
+    """The member that the detail's pointer leads to or into, as JSON. A long one is not: half a key is nobody's."""
     found = _POINTER.match(detail)
     for value in _steps(document, found.group().split("/")[1:] if found else []):
-        return msgspec.json.encode(value).decode()[:MEMBER_CHARACTERS]
+        text = msgspec.json.encode(value).decode()
+        return text if len(text) <= MEMBER_CHARACTERS else None
     return None
 
 

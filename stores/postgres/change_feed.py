@@ -37,6 +37,10 @@ class LeadLostError(StoreError):
     """Somebody else leads, or may do so by now."""
 
 
+class StillLedError(StoreError):
+    """A projector keeps this projection's target in step."""
+
+
 class GenerationKeptError(StoreError):
     """A generation is still kept from before, so there is no room for another one beside it."""
 
@@ -309,6 +313,15 @@ class ChangeFeed(Pooled):
         async with self.session() as session:
             found = await session.fetchval(query("find_marker"), name)
         return None if found is None else str(found)
+
+    async def forget(self, name: str) -> bool:
+        """Nothing is known of this projection any more. False for one that nobody knew. Raises `StillLedError`."""
+        async with self.leading(name) as lead:
+            if lead is None:
+                raise StillLedError
+            async with self.session() as session:
+                await session.execute(query("forget_projection"), name)
+            return lead.epoch > 1
 
     async def is_applied(self, name: str, next_xid: int) -> bool:
         """Whether every transaction before this one is in the target."""

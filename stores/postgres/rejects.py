@@ -23,7 +23,7 @@ class RejectedMember(NamedTuple):
     reason: str
     detail: str
     member: str | None
-    """As it was, as JSON, cut to a length that people read."""
+    """As it was, as JSON; None where it is longer than people read."""
 
 
 class NotedReject(NamedTuple):

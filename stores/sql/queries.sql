@@ -338,6 +338,9 @@ SELECT page.change_xid::text AS xid, page.segment_id, page.context_hash, page.co
 FROM page JOIN segment ON segment.id = page.segment_id JOIN environment ON environment.id = segment.environment_id
 ORDER BY page.change_xid, page.segment_id, page.context_hash;
 
+-- name: forget_projection
+DELETE FROM projection WHERE name = $1;
+
 -- name: find_marker
 SELECT marker FROM projection WHERE name = $1;
 
@@ -577,7 +580,8 @@ JOIN environment ON environment.key = noted.environment
 JOIN segment ON segment.environment_id = environment.id AND segment.key = noted.key
 WHERE NOT EXISTS (
     SELECT FROM erasure_salt CROSS JOIN LATERAL (
-        SELECT (regexp_matches(noted.member, '"((?:[^"\\]|\\.)*)"', 'g'))[1] AS text
+        SELECT CASE WHEN raw ~ '\\u0000' OR raw !~ '\\' THEN raw ELSE ('"' || raw || '"')::jsonb #>> '{}' END AS text
+        FROM (SELECT (regexp_matches(noted.member, '"((?:[^"\\]|\\.)*)"', 'g'))[1] AS raw) AS string
         UNION SELECT regexp_split_to_table(noted.member, '[\s:"'',;<>(){}\[\]|\\]+')
     ) AS part
     JOIN erasure

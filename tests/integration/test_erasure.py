@@ -49,6 +49,12 @@ async def everything_stored(sql: asyncpg.Connection) -> str:
     return "\n".join(rows)
 
 
+async def noted(bench: Bench) -> set[str]:
+    """Of whom the index of rejects tells."""
+    members = await bench.sql.fetch("SELECT member FROM rejected_member")
+    return {json.loads(row["member"])["user_id"]["is"] for row in members}
+
+
 async def test_nothing_of_the_person_is_left_in_any_store(bench: Bench, target: Redis) -> None:
     await bench.publish(bench.webhook_topic, webhook("beta", ALAN, GRACE), webhook("old", ALAN, at=1_692_200_000))
     await bench.publish(bench.webhook_topic, webhook("old", ALAN, in_cohort=False))
@@ -99,22 +105,23 @@ async def test_no_replay_and_no_new_record_brings_the_person_back(bench: Bench) 
     assert explained["erased_at"]
 
 
-async def test_what_is_rejected_of_the_person_later_is_not_noted(bench: Bench) -> None:
+@pytest.mark.parametrize("person", [ALAN, 'al"an\\ \u00e9'])
+async def test_what_is_rejected_of_the_person_later_is_not_noted(bench: Bench, person: str) -> None:
     def batch(at: int) -> dict[str, Any]:
-        odd = [{"user_id": {"is": key, "and": ["a b", 7]}} for key in (ALAN, "ada@example.com")]
+        odd = [{"user_id": {"is": key, "and": ["a b", 7]}} for key in (person, "ada@example.com")]
         sent = webhook("beta", GRACE, at=at)
         return {**sent, "users": [*sent["users"], *odd]}
 
     await bench.publish(bench.webhook_topic, batch(1))
     await bench.catch_up()
-    assert ALAN in await everything_stored(bench.sql)
-    await bench.rows("erase", ALAN)
+    assert await noted(bench) == {person, "ada@example.com"}
+    await bench.rows("erase", person)
+    assert await noted(bench) == {"ada@example.com"}
     await bench.publish(bench.webhook_topic, batch(2))
     await bench.catch_up()
 
-    stored = await everything_stored(bench.sql)
-    assert ALAN not in stored
-    assert stored.count("ada@example.com") == 2
+    assert await noted(bench) == {"ada@example.com"}
+    assert await bench.sql.fetchval("SELECT count(*) FROM rejected_member") == 2
 
 
 async def test_a_person_whose_erasure_is_lifted_comes_in_again(bench: Bench) -> None:
@@ -188,6 +195,56 @@ async def test_a_target_that_is_away_is_waited_for(bench: Bench, target: Redis, 
         assert await erasing.wait() == 0
         assert await references(bench, target, ALAN) == set()
     assert ALAN not in await everything_stored(bench.sql)
+
+
+async def test_the_evidence_says_what_was_not_reached_until_that_is_forgotten(bench: Bench, target: Redis) -> None:
+    await bench.publish(bench.webhook_topic, webhook("beta", ALAN))
+    await bench.catch_up()
+    assert (await bench.run("project", "--until-caught-up")).returncode == 0
+    still_there = await bench.run("project", "--forget", "sdk")
+    bench.settings["projections"][0]["name"] = "renamed"
+    bench.settings["kafka"]["bootstrap_servers"] = "127.0.0.1:1"
+
+    erased = await bench.run("erase", ALAN, "--json")
+    told = [json.loads(line) for line in erased.stdout.splitlines()]
+    forgotten = await bench.run("project", "--forget", "sdk")
+    again = await bench.run("erase", ALAN, "--json")
+
+    assert (still_there.returncode, forgotten.returncode) == (2, 0)
+    assert (erased.returncode, again.returncode) == (1, 1)  # Kafka is away
+    assert [each["kind"] for each in told] == ["erasure", "membership", "projection", "projection", "topic"]
+    assert {each["projection"]: each["left"] for each in told if each["kind"] == "projection"} == {
+        "renamed": None,
+        "sdk": "unknown",
+    }
+    assert told[-1] == {"kind": "topic", "topic": None, "cleanup_policy": None, "until": "unknown"}
+    assert b"cohort-sync project --forget sdk" in erased.stderr
+    assert b"sdk" not in again.stdout
+    assert (await bench.run("project", "--forget", "sdk")).returncode == 1
+
+
+async def test_an_erasure_that_is_interrupted_has_told_what_it_found(
+    bench: Bench, target: Redis, tmp_path: Path
+) -> None:
+    await bench.publish(bench.webhook_topic, webhook("beta", ALAN))
+    await bench.catch_up()
+    with Valkey(tmp_path / "own").start() as own:
+        bench.settings["projections"][0]["url"] = own.url
+        assert (await bench.run("project", "--until-caught-up")).returncode == 0
+        own.suspend()
+        log = tmp_path / "erase.log"
+        erasing = CommandProcess("erase", ALAN, "--json", config=bench.config, log=log)
+
+        async def is_told() -> bool:
+            return '"kind":"membership"' in log.read_text()
+
+        await eventually(is_told)
+        erasing.kill()
+        own.resume()
+
+    told = [json.loads(line) for line in log.read_text().splitlines() if '"kind"' in line]
+    assert [each["kind"] for each in told] == ["erasure", "membership"]
+    assert (told[1]["segment"], told[1]["included"]) == ("amplitude-beta", True)
 
 
 async def test_dead_letters_are_not_shown_and_not_replayed_for_the_person(bench: Bench) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 import click
 
@@ -23,23 +22,63 @@ STANDARD_INPUT = "-"
 LONGEST_KEY_BYTES = 8_192
 
 
-class Evidence(NamedTuple):
-    """What was removed where, and what is left of it."""
+class Evidence:
+    """What was removed where, and what is left of it, told as it becomes so."""
 
-    erased_at: datetime
-    memberships: list[ErasedMembership]
-    emptied: list[str]
-    """Projections whose targets hold nothing of the person any more."""
-    unreached: list[str]
-    """Projections that PostgreSQL knows and this configuration does not."""
-    kept: list[Retention] | str
-    """The topics that may still hold records about the person; or why nothing is known of them."""
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
 
-    def until(self, retention: Retention) -> datetime | None:
-        """When the last of them is gone; None where nothing says that it ever is."""
-        if retention.at_most_ms is None:
-            return None
-        return datetime.now(UTC) + timedelta(milliseconds=retention.at_most_ms)
+    def begins(self, erased_at: datetime, memberships: Sequence[ErasedMembership]) -> None:
+        """From then on nothing brings the person in; these are to be removed."""
+        at = rfc3339(erased_at)
+        if self._as_json:
+            print_json({"kind": "erasure", "erased_at": at, "left": "salted_hash"})
+        else:
+            print_line(f"erased: no record brings this person in since {at}; a salted hash is left")
+        _show_memberships(memberships, as_json=self._as_json)
+        sys.stdout.flush()
+
+    def emptied(self, name: str) -> None:
+        """The target of this projection holds nothing of the person any more."""
+        if self._as_json:
+            print_json({"kind": "projection", "projection": name, "left": None})
+        else:
+            print_line(f"projection {name} holds nothing of this person any more")
+
+    def unreached(self, name: str) -> None:
+        """PostgreSQL knows this projection and the configuration does not."""
+        if self._as_json:
+            print_json({"kind": "projection", "projection": name, "left": "unknown"})
+        tell(
+            f"projection {name} is not in this configuration: erase again with one that has it, or, if it is no more, "
+            f"take what its target holds away and run cohort-sync project --forget {name}"
+        )
+
+    def kept(self, topics: Sequence[Retention]) -> None:
+        """What Kafka may still hold, and when the last of it is gone."""
+        if self._as_json:
+            for each in topics:
+                until = rfc3339(_until(each))
+                print_json(
+                    {"kind": "topic", "topic": each.topic, "cleanup_policy": each.cleanup_policy, "until": until}
+                )
+            return
+        print_line("\nWhat these topics hold of this person is not shown or sent again, and is gone at the latest:")
+        rows = [(each.topic, rfc3339(_until(each)) or "never", each.cleanup_policy) for each in topics]
+        print_table(("topic", "gone by", "cleanup policy"), rows)
+
+    def not_known(self, cause: str) -> None:
+        """Kafka does not say what it may still hold."""
+        if self._as_json:
+            print_json({"kind": "topic", "topic": None, "cleanup_policy": None, "until": "unknown"})
+        tell(f"until when topics keep records is not known: {cause}. Erasing again tells it")
+
+
+def _until(retention: Retention) -> datetime | None:
+    """When the last of its records is gone; None where nothing says that it ever is."""
+    if retention.at_most_ms is None:
+        return None
+    return datetime.now(UTC) + timedelta(milliseconds=retention.at_most_ms)
 
 
 @click.command("erase")
@@ -74,9 +113,7 @@ def command(settings: Settings, *, context_key: str, dry_run: bool, lift: bool, 
     if dry_run:
         _show_memberships(asyncio.run(_memberships(settings, key)), as_json=as_json)
         return OK
-    evidence = asyncio.run(_erase(settings, key))
-    _show(evidence, as_json=as_json)
-    return FAILED if evidence.unreached or isinstance(evidence.kept, str) else OK
+    return asyncio.run(_erase(settings, key, Evidence(as_json=as_json)))
 
 
 def _from_standard_input() -> str:
@@ -106,57 +143,32 @@ async def _memberships(settings: Settings, key: str) -> list[ErasedMembership]:
         return await erasures.memberships(key)
 
 
-async def _erase(settings: Settings, key: str) -> Evidence:
+async def _erase(settings: Settings, key: str, evidence: Evidence) -> int:
+    """Tells of each step once it is done, so that nothing is lost where it is interrupted."""
     async with (
         projecting(settings, settings.projections) as beside,
         postgres_erasures(settings.postgres.url()) as erasures,
     ):
         with progress("erasing", None):
-            erased_at = await erasures.bar(key)
-            memberships = await erasures.memberships(key)
+            evidence.begins(await erasures.bar(key), await erasures.memberships(key))
             await erasures.put_out(key)
-            await beside.settled()
-            # Old generations too, and what others put there.
-            for target in beside.targets.values():
+            for name, target in beside.targets.items():
+                await beside.settled(name)
+                # Old generations too, and what others put there.
                 await target.forget(context_reference(key))
+                evidence.emptied(name)
             await erasures.delete(key)
         known = [state.name for state in await beside.feed.projections()]
     unreached = [name for name in known if name not in beside.targets]
-    return Evidence(erased_at, memberships, list(beside.targets), unreached, await _kept(settings))
-
-
-async def _kept(settings: Settings) -> list[Retention] | str:
+    for name in unreached:
+        evidence.unreached(name)
     try:
         async with kafka_inspector(settings.kafka.connection()) as kafka:
-            return await kafka.retention(settings.feed_list(), settings.kafka.dead_letter_topic)
+            evidence.kept(await kafka.retention(settings.feed_list(), settings.kafka.dead_letter_topic))
     except KafkaUnavailableError as exc:
-        return with_address(exc, settings)
-
-
-def _show(evidence: Evidence, *, as_json: bool) -> None:
-    kept = [] if isinstance(evidence.kept, str) else evidence.kept
-    if as_json:
-        print_json({"kind": "erasure", "erased_at": rfc3339(evidence.erased_at), "left": "salted_hash"})
-        _show_memberships(evidence.memberships, as_json=True)
-        print_json(*({"kind": "projection", "projection": name, "left": None} for name in evidence.emptied))
-        for each in kept:
-            until = rfc3339(evidence.until(each))
-            print_json({"kind": "topic", "topic": each.topic, "cleanup_policy": each.cleanup_policy, "until": until})
-    else:
-        print_line(
-            f"erased: no record brings this person in since {rfc3339(evidence.erased_at)}; a salted hash is left"
-        )
-        _show_memberships(evidence.memberships, as_json=False)
-        for name in evidence.emptied:
-            print_line(f"projection {name} holds nothing of this person any more")
-        if kept:
-            print_line("\nWhat these topics hold of this person is not shown or sent again, and is gone at the latest:")
-            rows = [(each.topic, rfc3339(evidence.until(each)) or "never", each.cleanup_policy) for each in kept]
-            print_table(("topic", "gone by", "cleanup policy"), rows)
-    for name in evidence.unreached:
-        tell(f"projection {name} is not in this configuration: erase again with one that has it")
-    if isinstance(evidence.kept, str):
-        tell(f"until when topics keep records is not known: {evidence.kept}. Erasing again tells it")
+        evidence.not_known(with_address(exc, settings))
+        return FAILED
+    return FAILED if unreached else OK
 
 
 def _show_memberships(memberships: Sequence[ErasedMembership], *, as_json: bool) -> None:

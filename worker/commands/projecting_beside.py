@@ -27,14 +27,15 @@ class Beside:
         self.feed = feed
         self.targets = targets
 
-    async def settled(self) -> None:
-        """Returns once everything that is committed now is in all of the targets."""
+    async def settled(self, *names: str) -> None:
+        """Returns once everything that is committed now is in these targets; in all of them where none is named."""
+        asked = {name: self.targets[name] for name in names or self.targets}
         try:
             async with asyncio.timeout(SETTLE_S):
-                await until_in(self.feed, Health(()), self.targets)
+                await until_in(self.feed, Health(()), asked)
         except TimeoutError:
             raise CommandError(
-                f"{', '.join(self.targets)} did not catch up within {SETTLE_S:,.0f} s: `cohort-sync status` says why"
+                f"{', '.join(asked)} did not catch up within {SETTLE_S:,.0f} s: `cohort-sync status` says why"
             ) from None
 
 
