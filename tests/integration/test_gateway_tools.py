@@ -13,6 +13,7 @@ import pytest
 from segment.analytics.client import Client
 
 from tests.gateway import CLIENT_SIDE_ID, GatewayUnderTest, a_batch
+from tests.node_clients import run_client
 from worker.gateway.heap_signature import signature
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -56,6 +57,22 @@ class TestSegment:
         await gateway.bench.catch_up()
         members = await gateway.bench.members("segment-audiences-aud_1")
         assert members == {f"u{number}": number % 2 == 0 for number in range(250)}
+
+    async def test_the_official_node_library_works_when_given_this_host(self, gateway: GatewayUnderTest) -> None:
+        await gateway.start()
+        key = await gateway.token("--feed", "engage")
+        settings = {"SEGMENT_HOST": gateway.url, "SEGMENT_WRITE_KEY": key, "SEGMENT_USERS": "120"}
+
+        ended = await asyncio.to_thread(run_client, "segment_node", "send.js", settings)
+
+        assert (ended.returncode, ended.stderr) == (0, "")
+        published = b"".join(record.value for record in await gateway.records(gateway.bench.segment_topic, 2))
+        assert key.encode() not in published
+        await gateway.bench.catch_up()
+        members = await gateway.bench.members("segment-audiences-aud_1")
+        # The last call is a track call, by which the first user leaves.
+        assert members == {f"u{number}": number % 2 == 0 and number > 0 for number in range(120)}
+        assert await gateway.bench.dead_letters() == []
 
     async def test_single_calls_may_leave_their_type_to_the_path(self, gateway: GatewayUnderTest) -> None:
         await gateway.start()
