@@ -197,7 +197,8 @@ async def test_a_target_that_is_away_is_waited_for(bench: Bench, target: Redis, 
     assert ALAN not in await everything_stored(bench.sql)
 
 
-async def test_the_evidence_says_what_was_not_reached_until_that_is_forgotten(bench: Bench, target: Redis) -> None:
+@pytest.mark.usefixtures("target")
+async def test_the_evidence_says_what_was_not_reached_until_that_is_forgotten(bench: Bench) -> None:
     await bench.publish(bench.webhook_topic, webhook("beta", ALAN))
     await bench.catch_up()
     assert (await bench.run("project", "--until-caught-up")).returncode == 0
@@ -223,9 +224,8 @@ async def test_the_evidence_says_what_was_not_reached_until_that_is_forgotten(be
     assert (await bench.run("project", "--forget", "sdk")).returncode == 1
 
 
-async def test_an_erasure_that_is_interrupted_has_told_what_it_found(
-    bench: Bench, target: Redis, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("target")
+async def test_an_erasure_that_is_interrupted_has_told_what_it_found(bench: Bench, tmp_path: Path) -> None:
     await bench.publish(bench.webhook_topic, webhook("beta", ALAN))
     await bench.catch_up()
     with Valkey(tmp_path / "own").start() as own:
