@@ -1,12 +1,16 @@
 """The schema: SQL files, applied in order under an advisory lock, and the refusal of servers that can't hold it.
 
 A file's name says when it may run: `pre` before the code that needs it is rolled out, `post` once no older code runs.
+
+Rows hold transaction ids, by which readers find changes. They mean nothing on another server, so a database that was
+restored from a dump is stamped anew before anything may use it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from stores.errors import StoreRefusedError
 from stores.postgres.connection import connected
@@ -16,6 +20,9 @@ if TYPE_CHECKING:
     from asyncpg import Connection
 
 OLDEST_SERVER = (15, 0)
+STAMPS = "stamps_of_this_server"
+"""Told among the migrations where the database came from another server."""
+STAMPED_AT_ONCE = 20_000
 _DISTRIBUTED_ENGINES = ("yugabyte", "cockroach")
 
 
@@ -29,7 +36,11 @@ async def migrate(dsn: str) -> list[str]:
             pending = await pending_migrations(session)
             for migration in pending:
                 await _apply(session, migration.stem, migration.read_text())
-            return [migration.stem for migration in pending]
+            applied = [migration.stem for migration in pending]
+            if await _is_of_another_server(session):
+                await _stamp_anew(session)
+                applied.append(STAMPS)
+            return applied
         finally:
             await session.execute(query("unlock_migrations"))
 
@@ -38,7 +49,8 @@ async def missing_migrations(dsn: str) -> list[str]:
     """The names of the migrations that this code needs and the database lacks. Changes nothing."""
     async with connected(dsn) as session:
         await refuse_unfit_server(session)
-        return [migration.stem for migration in await pending_migrations(session)]
+        pending = [migration.stem for migration in await pending_migrations(session)]
+        return pending if pending or not await _is_of_another_server(session) else [STAMPS]
 
 
 async def require_schema(session: Connection) -> None:
@@ -47,6 +59,12 @@ async def require_schema(session: Connection) -> None:
     if pending := await pending_migrations(session):
         names = ", ".join(migration.stem for migration in pending)
         message = f"the database lacks {names}: run `cohort-sync migrate`"
+        raise StoreRefusedError(message)
+    if await _is_of_another_server(session):
+        message = (
+            "the database was restored from a dump, or its server upgraded: its changes are ordered by another "
+            "server's transaction ids. Stop what still runs, then run `cohort-sync migrate`, which stamps them anew"
+        )
         raise StoreRefusedError(message)
 
 
@@ -79,6 +97,21 @@ async def _distributes_our_tables(session: Connection) -> bool:
     if not await session.fetchval(query("have_citus")):
         return False
     return bool(await session.fetchval(query("citus_distributes_us")))
+
+
+async def _is_of_another_server(session: Connection) -> bool:
+    return bool(await session.fetchval(query("is_of_another_server")))
+
+
+async def _stamp_anew(session: Connection) -> None:
+    """Every change as one that was before all others; every target begun anew. May be interrupted and repeated."""
+    after: tuple[int, UUID] | None = 0, UUID(int=0)
+    while after is not None:
+        row = await session.fetchrow(query("stamp_page"), *after, STAMPED_AT_ONCE, timeout=None)
+        after = (row["segment_id"], row["context_hash"]) if row else None
+    async with session.transaction():
+        for statement in ("stamp_clearings", "stamp_projections", "stamp_origin"):
+            await session.execute(query(statement))
 
 
 async def _apply(session: Connection, name: str, sql: str) -> None:

@@ -254,6 +254,33 @@ SELECT name FROM schema_migration;
 -- name: record_migration
 INSERT INTO schema_migration (name) VALUES ($1);
 
+-- name: is_of_another_server
+SELECT origin.system_identifier <> server.system_identifier FROM origin CROSS JOIN pg_control_system() AS server;
+
+-- name: stamp_page
+-- As from a transaction before all others, so that readers begin with them. Returns the last key of the page.
+WITH page AS MATERIALIZED (
+    SELECT segment_id, context_hash FROM membership WHERE (segment_id, context_hash) > ($1::int, $2::uuid)
+    ORDER BY segment_id, context_hash LIMIT $3
+), stamped AS (
+    UPDATE membership AS m SET change_xid = '3' FROM page
+    WHERE m.segment_id = page.segment_id AND m.context_hash = page.context_hash AND m.change_xid <> '3'
+)
+SELECT segment_id, context_hash FROM page ORDER BY segment_id DESC, context_hash DESC LIMIT 1;
+
+-- name: stamp_clearings
+UPDATE segment SET cleared_xid = pg_current_xact_id(), sweep_from = NULL WHERE cleared_xid IS NOT NULL;
+
+-- name: stamp_projections
+-- Their targets may know more or less than what was restored: begun anew.
+UPDATE projection
+SET epoch = epoch + 1, marker = gen_random_uuid(), cursor_xid = DEFAULT, cursor_segment_id = DEFAULT,
+    cursor_context_hash = DEFAULT, applied_before = DEFAULT, caught_up_at = NULL, synchronized_on = NULL,
+    is_swept = false;
+
+-- name: stamp_origin
+UPDATE origin SET system_identifier = server.system_identifier FROM pg_control_system() AS server;
+
 -- name: have_citus
 SELECT to_regclass('pg_dist_partition') IS NOT NULL;
 
