@@ -30,7 +30,7 @@ demo: install ## Start servers, publish sample feeds, show and check what was st
 	@$(VENV)/python -m deploy.local.demo
 
 .PHONY: up
-up: install ## Start Kafka, PostgreSQL and the worker and leave them running
+up: install ## Start Kafka, PostgreSQL, Valkey, a worker, a projector and a gateway and leave them running
 	@$(VENV)/python -m deploy.local.stack up
 
 .PHONY: down

@@ -36,6 +36,7 @@ SAMPLES = Path(__file__).parent / "samples"
 HOURLY_MEMBERS = 50_000
 PAGE_MEMBERS = 1_000
 WAIT_S = 60.0
+IDENTIFIED, IDENTIFIED_SEGMENT = "lin", "segment-audiences-aud_2Bq"
 
 console = Console(highlight=False)
 T = TypeVar("T")
@@ -75,8 +76,8 @@ class Demo:
 
     @contextmanager
     def running(self, command: str) -> Iterator[str]:
-        """A worker (`run`) or projector (`project`), by the address of its HTTP server; stopped in good order."""
-        log = self._folder / f"{command}.log"
+        """A process of ours by the address of its probes and metrics; stopped in good order."""
+        log = self._log(command)
         process = guard.start(
             [sys.executable, "-m", "worker", command], log=log, cwd=guard.ROOT, environment=self._environment
         )
@@ -88,6 +89,16 @@ class Demo:
                 raise DemoFailed(message)
         finally:
             guard.end(process)
+
+    def gateway_url(self) -> str:
+        """Where the gateway that is running takes what tools send."""
+        url = _logged_address(self._log("gateway"), "gateway_started")
+        if url is None:
+            raise DemoFailed("the gateway is ready, but nowhere")
+        return url
+
+    def _log(self, command: str) -> Path:
+        return self._folder / f"{command}.log"
 
     def _run(self, arguments: tuple[str, ...], *, stdout: int | None) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "worker", *arguments]
@@ -133,7 +144,7 @@ def run(folder: Path) -> None:
         )
         asyncio.run(create_topics(kafka.bootstrap_servers, TOPICS))
         config = folder / "cohort-sync.yaml"
-        settings = sample_settings(kafka.bootstrap_servers, postgres.dsn, valkey.url, http_port=0)
+        settings = sample_settings(kafka.bootstrap_servers, postgres.dsn, valkey.url, http_port=0, gateway_port=0)
         config.write_text(yaml.safe_dump(settings))
         demo = Demo(folder, config)
         demo.show("migrate")
@@ -145,14 +156,31 @@ def run(folder: Path) -> None:
             for path in sorted((SAMPLES / "any").glob("*.jsonl")):
                 demo.show("publish", "--feed", "any", "--header", f"integration={path.stem}", str(path))
             demo.show("publish", "--feed", "amplitude-webhook", str(hourly))
+            identify(demo)
             wait_for("all records to be stored", lambda: _is_all_stored(demo))
             demo.show("segments")
             demo.show("explain", "amplitude-7khm89cz", "alan@example.com", "--record")
+            demo.show("explain", IDENTIFIED_SEGMENT, IDENTIFIED)
             demo.show("dead-letters", "list")
             _show_freshness(address)
             wait_for("the SDKs' store to be complete", lambda: _is_synchronized(demo))
             evaluate(demo, valkey.url, folder)
         compare(demo)
+
+
+def identify(demo: Demo) -> None:
+    """Sends over HTTP, through the gateway, what Twilio Segment's libraries send of a user who joins an audience."""
+    create = ("tokens", "create", "--name", "Segment", "--role", "writer", "--feed", "segment")
+    [token] = demo.rows(*create)
+    personas = {"computation_class": "audience", "computation_id": "aud_2Bq", "computation_key": "first_time_shopper"}
+    call = {"userId": IDENTIFIED, "traits": {"first_time_shopper": True}, "context": {"personas": personas}}
+    with demo.running("gateway"):
+        url = f"{demo.gateway_url()}/v1/identify"
+        console.print(f"\n[bold]$ WRITE_KEY=$(cohort-sync {' '.join(create)})[/bold]", soft_wrap=True)
+        console.print(f"[bold]$ curl --user $WRITE_KEY: --json '{json.dumps(call)}' {url}[/bold]", soft_wrap=True)
+        answer = httpx.post(url, json=call, auth=(token["token"], ""))
+        console.print(answer.text)
+    _check("what the gateway answers, once Kafka has acknowledged", answer.status_code, 200)
 
 
 def hourly_batch() -> Iterator[dict[str, Any]]:
@@ -212,17 +240,19 @@ def wait_for(what: str, ask: Callable[[], T | None]) -> T:
 
 def _address(process: psutil.Popen, log: Path) -> str | None:
     if process.poll() is not None:
-        message = f"the worker ended with {process.returncode}: {log.read_text()[-2000:]}"
+        message = f"it ended with {process.returncode}: {log.read_text()[-2000:]}"
         raise DemoFailed(message)
-    events = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    port = next((event["port"] for event in events if event.get("event") == "http_server_started"), None)
-    if port is None:
-        return None
-    address = f"http://127.0.0.1:{port}"
+    address = _logged_address(log, "http_server_started")
     try:
-        return address if httpx.get(f"{address}/readyz").is_success else None
+        return address if address and httpx.get(f"{address}/readyz").is_success else None
     except httpx.TransportError:
         return None
+
+
+def _logged_address(log: Path, event: str) -> str | None:
+    """Where a server listens, as it said in this event."""
+    events = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    return next((f"http://127.0.0.1:{each['port']}" for each in events if each.get("event") == event), None)
 
 
 def _is_all_stored(demo: Demo) -> bool:

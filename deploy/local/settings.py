@@ -16,12 +16,15 @@ TOPICS = {
 }
 
 
-def sample_settings(bootstrap_servers: str, dsn: str, redis_url: str, *, http_port: int) -> dict[str, Any]:
+def sample_settings(
+    bootstrap_servers: str, dsn: str, redis_url: str, *, http_port: int, gateway_port: int
+) -> dict[str, Any]:
     """What a platform team would write, with these addresses."""
     return {
         "kafka": {"bootstrap_servers": bootstrap_servers},
         "postgres": {"dsn": dsn},
         "http": {"port": http_port},
+        "gateway": {"port": gateway_port},
         "environments": [{"key": "production", "project": "default", "client_side_id": "61a0c0ffee0123456789abcd"}],
         "feeds": [
             _feed("amplitude-webhook", "cohorts.amplitude-webhook"),

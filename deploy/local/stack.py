@@ -1,4 +1,4 @@
-"""`make up` and `make down`: Kafka, PostgreSQL, Valkey, a worker and a projector that stay when the command has ended.
+"""`make up` and `make down`: Kafka, PostgreSQL, Valkey, and all processes of cohort-sync, which outlive the command.
 
 Until all is up, whatever ends `up` ends what it started. Then the process ids are in `.local/pids.json`, for `down`.
 """
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -32,6 +33,8 @@ PIDS = LOCAL / "pids.json"
 CONFIG = LOCAL / "cohort-sync.yaml"
 ENV = LOCAL / "env"
 PROGRAMS = Path(sys.executable).parent
+PROCESSES = {"worker": "run", "projector": "project", "gateway": "gateway"}
+"""Ours, in the order of their start, each with its command."""
 READY_S = 60.0
 SAME_START_S = 2.0
 """A process id may be given again, but not with the same start time; that depends a little on the clock being set."""
@@ -60,7 +63,7 @@ class Running:
         return found
 
     def all_up(self) -> bool:
-        return bool(self._found) and self.processes().keys() == self._found.keys() >= {"worker", "projector"}
+        return bool(self._found) and self.processes().keys() == self._found.keys() >= PROCESSES.keys()
 
     def end(self) -> list[str]:
         """Ends what is there, the last started first; its names."""
@@ -111,23 +114,27 @@ def _start(running: Running) -> None:
     valkey = Valkey(LOCAL / "valkey", log=LOGS / "valkey.log").start()
     running.add("valkey", valkey.process, valkey.STOP)
 
-    port, projector_port = ports_of(LOCAL, 2)
-    settings = sample_settings(kafka.bootstrap_servers, postgres.dsn, valkey.url, http_port=port)
+    gateway_port, *others = ports_of(LOCAL, 1 + len(PROCESSES))
+    ports = dict(zip(PROCESSES, others, strict=True))
+    gateway_url = f"http://{HOST}:{gateway_port}"
+    settings = sample_settings(
+        kafka.bootstrap_servers, postgres.dsn, valkey.url, http_port=ports["worker"], gateway_port=gateway_port
+    )
     CONFIG.write_text(yaml.safe_dump(settings, sort_keys=False, default_flow_style=None))
-    _write_env(kafka.bootstrap_servers, postgres.dsn, port)
-    _write_addresses(kafka.bootstrap_servers, postgres.dsn, valkey.url, port, projector_port)
+    _write_env(kafka.bootstrap_servers, postgres.dsn, ports["worker"], gateway_url)
+    _write_addresses(kafka.bootstrap_servers, postgres.dsn, valkey.url, ports, gateway_url)
 
-    print("Starting the worker", flush=True)
     subprocess.run(_command("migrate"), check=True, env=_environment(), stdin=subprocess.DEVNULL)
-    worker = guard.start(_command("run"), log=LOGS / "worker.log", cwd=LOCAL, environment=_environment())
-    running.add("worker", worker, signal.SIGTERM)
-    _wait_until_ready("worker", worker, port)
+    for name, port in ports.items():
+        _start_process(running, name, port)
 
-    print("Starting the projector", flush=True)
-    environment = _environment() | {"COHORT_SYNC_HTTP__PORT": str(projector_port)}
-    projector = guard.start(_command("project"), log=LOGS / "projector.log", cwd=LOCAL, environment=environment)
-    running.add("projector", projector, signal.SIGTERM)
-    _wait_until_ready("projector", projector, projector_port)
+
+def _start_process(running: Running, name: str, port: int) -> None:
+    print(f"Starting the {name}", flush=True)
+    environment = _environment() | {"COHORT_SYNC_HTTP__PORT": str(port)}
+    process = guard.start(_command(PROCESSES[name]), log=LOGS / f"{name}.log", cwd=LOCAL, environment=environment)
+    running.add(name, process, signal.SIGTERM)
+    _wait_until_ready(name, process, port)
 
 
 def _wait_until_ready(name: str, process: psutil.Popen, port: int) -> None:
@@ -161,12 +168,13 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("COHORT_SYNC_")}
 
 
-def _write_env(bootstrap_servers: str, dsn: str, port: int) -> None:
+def _write_env(bootstrap_servers: str, dsn: str, port: int, gateway_url: str) -> None:
     settings = {
         "COHORT_SYNC_CONFIG": str(CONFIG),
         "COHORT_SYNC_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
         "COHORT_SYNC_POSTGRES__DSN": dsn,
         "COHORT_SYNC_HTTP__PORT": str(port),
+        "GATEWAY_URL": gateway_url,  # for people: our prefix is for settings
     }
     lines = ["# Written by `make up`; source it, and every cohort-sync command finds what runs."]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
@@ -174,16 +182,20 @@ def _write_env(bootstrap_servers: str, dsn: str, port: int) -> None:
     ENV.write_text("\n".join(lines))
 
 
-def _write_addresses(bootstrap_servers: str, dsn: str, redis_url: str, port: int, projector_port: int) -> None:
+def _write_addresses(
+    bootstrap_servers: str, dsn: str, redis_url: str, ports: Mapping[str, int], gateway_url: str
+) -> None:
     ENV.with_name("addresses").write_text(
         f"Kafka        {bootstrap_servers}\n"
         f"PostgreSQL   {dsn}\n"
         f"Valkey       {redis_url}\n"
-        f"Worker       http://{HOST}:{port}  (/healthz, /readyz, /metrics)\n"
-        f"Projector    http://{HOST}:{projector_port}\n"
+        f"Worker       http://{HOST}:{ports['worker']}  (/healthz, /readyz, /metrics)\n"
+        f"Projector    http://{HOST}:{ports['projector']}\n"
+        f"Gateway      {gateway_url}  (its probes and metrics: http://{HOST}:{ports['gateway']})\n"
         f"Logs         {LOGS}\n"
         "\n"
         f"Next:  source {shlex.quote(os.path.relpath(ENV, guard.ROOT))}  and then, for example,  cohort-sync status\n"
+        "Post:  deploy/docs/gateway.md shows what to send to $GATEWAY_URL\n"
         "Stop:  make down\n"
     )
 
