@@ -208,6 +208,7 @@ async def test_the_evidence_says_what_was_not_reached_until_that_is_forgotten(be
 
     erased = await bench.run("erase", ALAN, "--json")
     told = [json.loads(line) for line in erased.stdout.splitlines()]
+    printed = (await bench.run("erase", ALAN)).stdout
     forgotten = await bench.run("project", "--forget", "sdk")
     again = await bench.run("erase", ALAN, "--json")
 
@@ -220,6 +221,8 @@ async def test_the_evidence_says_what_was_not_reached_until_that_is_forgotten(be
     }
     assert told[-1] == {"kind": "topic", "topic": None, "cleanup_policy": None, "until": "unknown"}
     assert b"cohort-sync project --forget sdk" in erased.stderr
+    assert b"projection sdk was not reached" in printed
+    assert b"until when it does is not known" in printed
     assert b"sdk" not in again.stdout
     assert (await bench.run("project", "--forget", "sdk")).returncode == 1
 
@@ -236,7 +239,8 @@ async def test_an_erasure_that_is_interrupted_has_told_what_it_found(bench: Benc
         erasing = CommandProcess("erase", ALAN, "--json", config=bench.config, log=log)
 
         async def is_told() -> bool:
-            return '"kind":"membership"' in log.read_text()
+            told = log.read_text()
+            return '"kind":"membership"' in told and "waiting until projection sdk has applied it" in told
 
         await eventually(is_told)
         erasing.kill()

@@ -49,6 +49,8 @@ class Evidence:
         """PostgreSQL knows this projection and the configuration does not."""
         if self._as_json:
             print_json({"kind": "projection", "projection": name, "left": "unknown"})
+        else:
+            print_line(f"projection {name} was not reached, and may hold this person")
         tell(
             f"projection {name} is not in this configuration: erase again with one that has it, or, if it is no more, "
             f"take what its target holds away and run cohort-sync project --forget {name}"
@@ -71,6 +73,8 @@ class Evidence:
         """Kafka does not say what it may still hold."""
         if self._as_json:
             print_json({"kind": "topic", "topic": None, "cleanup_policy": None, "until": "unknown"})
+        else:
+            print_line("\nWhat Kafka holds of this person is not shown or sent again; until when it does is not known")
         tell(f"until when topics keep records is not known: {cause}. Erasing again tells it")
 
 
@@ -153,6 +157,7 @@ async def _erase(settings: Settings, key: str, evidence: Evidence) -> int:
             evidence.begins(await erasures.bar(key), await erasures.memberships(key))
             await erasures.put_out(key)
             for name, target in beside.targets.items():
+                tell(f"waiting until projection {name} has applied it")
                 await beside.settled(name)
                 # Old generations too, and what others put there.
                 await target.forget(context_reference(key))
