@@ -89,6 +89,12 @@ def said_last(log: Path) -> str:
     return log.read_text(errors="replace")[-LOG_TAIL:]
 
 
+def _stands_still(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    return True
+
+
 class Server(ABC):
     """A server of ours, which ends with this process at the latest, unless `guard.release` is called.
 
@@ -166,6 +172,10 @@ class Server(ABC):
         """Stops it where it stands: connections stay open, and nothing answers."""
         guard.send([self.process], signal.SIGSTOP)  # first, so that it makes no children meanwhile
         guard.send(guard.tree(self.process)[1:], signal.SIGSTOP)
+        # Of many threads one takes the signal, and until it is scheduled the others go on.
+        deadline = time.monotonic() + START_S
+        while not all(map(_stands_still, guard.tree(self.process))) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
 
     def resume(self) -> None:
         """Lets it go on after `suspend`."""
