@@ -130,6 +130,15 @@ async def target(request: pytest.FixtureRequest) -> AsyncIterator[TargetUnderTes
 
 
 @pytest.fixture
+async def own_postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
+    """A server that this test may break."""
+    server = start_postgres(tmp_path / "postgres")
+    await migrate(server.dsn)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 async def bench(kafka: Kafka, database: str, tmp_path: Path) -> AsyncIterator[Bench]:
     """Topics, a database and a configuration of this test's own, and the workers that it starts."""
     async with Bench(kafka.bootstrap_servers, database, tmp_path) as own:

@@ -216,6 +216,8 @@ class GatewaySettings(Section):
     host: Name = "127.0.0.1"
     port: Port = 8400
     max_body_bytes: Annotated[int, Field(ge=1_024, le=64 * MIB)] = 8 * MIB
+    max_members: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    """What all lists of one body may hold together; tools send a thousand to ten thousand members."""
     feed: Name | None = None
     """Where `segment-targets` and `/lists` publish; the first feed with `format: header` where it is left out."""
     token_requests_per_s: Annotated[float, Field(ge=1, le=1_000_000)] = 5_000

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
-
-from deploy.local.servers import Kafka, Postgres, start_postgres
-from stores.postgres.migrating import migrate
+from deploy.local.servers import Kafka, Postgres
 from tests.worker_process import Bench, eventually, webhook
 
 BATCHES = 60
@@ -156,15 +152,6 @@ async def test_a_topic_is_held_too_when_it_is_the_store_that_rejects_it(bench: B
     letters = await bench.dead_letters()
     assert {letter["reason"] for letter in letters} == {"context_kind_mismatch"}
     assert 10 <= len(letters) < 500
-
-
-@pytest.fixture
-async def own_postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
-    """A server that this test may break."""
-    server = start_postgres(tmp_path / "postgres")
-    await migrate(server.dsn)
-    yield server
-    server.stop()
 
 
 async def test_a_restarted_postgres_is_waited_for(kafka: Kafka, own_postgres: Postgres, tmp_path: Path) -> None:

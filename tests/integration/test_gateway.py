@@ -148,6 +148,21 @@ async def test_a_revoked_token_is_refused_within_two_seconds_and_its_last_use_is
     assert (await gateway.bench.run("tokens", "revoke", "nobody")).returncode == 1
 
 
+async def test_a_body_that_lists_too_many_members_is_refused_whole(gateway: GatewayUnderTest) -> None:
+    gateway.bench.settings["gateway"] = {"max_members": 3, "feed": "webhook"}
+    await gateway.start()
+    token = await gateway.token()
+
+    said = await gateway.sync(a_batch("u1", "u2", "u3", "u4"), token)
+
+    assert said.status_code == 413
+    assert said.json() == {"code": "request_too_large", "message": "The body lists more than 3 members"}
+    listed = {"userIds": ["u1", "u2", "u3", "u4"]}
+    assert (await gateway.post("/lists/c1/add", listed, f"Bearer {token}")).status_code == 413
+    assert await gateway.records(gateway.bench.webhook_topic) == []
+    assert (await gateway.sync(a_batch("u1", "u2", "u3"), token)).status_code == 204
+
+
 async def test_what_is_too_large_or_of_another_kind_is_refused_before_it_is_read(gateway: GatewayUnderTest) -> None:
     gateway.bench.settings["gateway"] = {"max_body_bytes": 2_000}
     await gateway.start()

@@ -8,19 +8,27 @@ import json
 import signal
 import socket
 import time
+from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import psutil
 import pytest
 
-from deploy.local.servers import Kafka
+from deploy.local.servers import Kafka, Postgres
 from tests.gateway import GatewayUnderTest, a_batch
-from tests.worker_process import eventually
+from tests.worker_process import Bench, eventually
+from worker.gateway.limits import IN_FLIGHT_REQUESTS
 
 TARGET = "/api/v2/segment-targets/amplitude"
 SILENT_CONNECTIONS = 10_000
+
+
+async def published(gateway: GatewayUnderTest) -> list[str]:
+    """Every member of every record that Kafka has."""
+    return [member["userId"] for each in await gateway.records() for member in json.loads(each.value)["batch"]]
 
 
 async def test_while_kafka_is_frozen_nothing_is_promised_and_afterwards_it_goes_on(
@@ -91,6 +99,77 @@ async def test_a_broker_that_restarts_costs_no_record_that_was_acknowledged(
     await gateway.bench.catch_up()
     members = await gateway.bench.members("amplitude-c1")
     assert acknowledged - members.keys() == set()
+
+
+async def test_while_postgres_is_away_known_tokens_go_on_and_others_are_told_to_come_back(
+    kafka: Kafka, own_postgres: Postgres, tmp_path: Path
+) -> None:
+    async with (
+        Bench(kafka.bootstrap_servers, own_postgres.dsn, tmp_path) as bench,
+        GatewayUnderTest(bench) as gateway,
+    ):
+        process = await gateway.start()
+        token, stranger = await gateway.token(), "cs_aaaaaaaaaaaaaaaa_bbbb"
+        assert (await gateway.sync(a_batch("before"), stranger)).status_code == 403
+        own_postgres.kill()
+
+        async def stranger_is_told(status: int) -> bool:
+            # Meanwhile every post with a known token is taken, as if nothing were.
+            assert (await gateway.sync(a_batch("meanwhile"), token)).status_code == 204
+            said = await gateway.sync(a_batch("never"), stranger)
+            assert said.status_code in (403, 503)
+            assert said.status_code == 403 or int(said.headers["retry-after"]) > 0
+            return said.status_code == status
+
+        await eventually(lambda: stranger_is_told(503), 15)
+        assert (await process.get("/healthz")).status_code == 200
+        assert set(await published(gateway)) == {"meanwhile"}
+
+        own_postgres.restart()
+        await eventually(lambda: stranger_is_told(403), 30)
+        newer = await gateway.token()
+        assert (await gateway.sync(a_batch("after"), newer)).status_code == 204
+        await bench.reconnect()
+        await bench.catch_up()
+        assert await bench.members("amplitude-c1") == {"meanwhile": True, "after": True}
+
+
+async def test_more_requests_than_it_does_at_once_are_told_to_come_back_and_none_is_half_accepted(
+    gateway: GatewayUnderTest,
+) -> None:
+    process = await gateway.start()
+    token = await gateway.token()
+    address = urlsplit(gateway.url)
+
+    async def begun(number: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+        """A request of which the last byte is still to come, and that byte."""
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        body = json.dumps(a_batch(f"u{number}")).encode()
+        head = f"POST {TARGET} HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body[:-1])
+        return reader, writer, body[-1:]
+
+    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rest: bytes) -> bytes:
+        with suppress(ConnectionError):
+            writer.write(rest)
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        return head.lower()
+
+    async def in_flight(count: int) -> bool:
+        return f"gateway_in_flight_requests {count:.1f}\n" in (await process.get("/metrics")).text
+
+    first = [await begun(number) for number in range(IN_FLIGHT_REQUESTS)]
+    await eventually(lambda: in_flight(IN_FLIGHT_REQUESTS), 10)
+    late = [await begun(number) for number in range(IN_FLIGHT_REQUESTS, IN_FLIGHT_REQUESTS + 20)]
+    refused = await asyncio.gather(*(answered(*request) for request in late))
+    accepted = await asyncio.gather(*(answered(*request) for request in first))
+
+    assert all(head.startswith(b"http/1.1 503 ") and b"\r\nretry-after: " in head for head in refused)
+    assert all(head.startswith(b"http/1.1 204 ") for head in accepted)
+    assert Counter(await published(gateway)) == {f"u{number}": 1 for number in range(IN_FLIGHT_REQUESTS)}
+    assert await in_flight(0)
+    assert (await gateway.sync(a_batch("later"), token)).status_code == 204
 
 
 async def test_a_topic_that_is_missing_is_named_by_readiness(gateway: GatewayUnderTest) -> None:
@@ -209,7 +288,9 @@ async def test_bombs_cost_their_limit_and_no_more(gateway: GatewayUnderTest) -> 
     bomb = gzip.compress(bytes(512 << 20), 9)
     many = gzip.compress(b"") * 50_000
 
-    for packed, status in ((bomb, 413), (many, 400), (gzip.compress(b"[" * (4 << 20)), 400)):
+    members = gzip.compress(b'{"batch": [' + b"1," * 4_000_000 + b"1]}")
+
+    for packed, status in ((bomb, 413), (many, 400), (gzip.compress(b"[" * (4 << 20)), 400), (members, 413)):
         began = time.monotonic()
         said = await gateway.post(TARGET, packed, token, {"content-encoding": "gzip"})
         assert said.status_code == status

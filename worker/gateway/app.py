@@ -56,8 +56,10 @@ async def run_gateway(settings: Settings) -> None:
         segments = await stack.enter_async_context(SegmentStore(settings.postgres.url()))
         producer = await stack.enter_async_context(AcknowledgedProducer(settings.kafka.connection()))
         known = KnownTokens(tokens, health)
-        endpoints = _endpoints(settings, known, segments, producer)
+        in_flight = InFlight()
+        endpoints = _endpoints(settings, known, segments, producer, in_flight)
         metrics = GatewayMetrics([OTHER, *(endpoint.name for endpoint in endpoints)])
+        metrics.gateway_in_flight.set_function(lambda: in_flight.requests)
         app = application(endpoints, metrics, is_draining=stopping.is_set)
         await stack.enter_async_context(HttpServer(metrics, health, host=settings.http.host, port=settings.http.port))
         stack.enter_context(Watchdog(health, stall_s=settings.watchdog.stall_s))
@@ -87,18 +89,23 @@ async def run_gateway(settings: Settings) -> None:
 
 
 def _endpoints(
-    settings: Settings, tokens: KnownTokens, segments: SegmentStore, producer: AcknowledgedProducer
+    settings: Settings,
+    tokens: KnownTokens,
+    segments: SegmentStore,
+    producer: AcknowledgedProducer,
+    in_flight: InFlight,
 ) -> list[Endpoint]:
     formats, environments = Formats(settings.manifest_paths()), Environments(settings.environment_list())
     intake = Intake(
         tokens=tokens,
         rates=RateLimit(settings.gateway.token_requests_per_s),
-        in_flight=InFlight(),
+        in_flight=in_flight,
         normalizer=Normalizer(environments=environments, limits=settings.record_limits(), formats=formats),
         tags=SegmentTags(segments),
         producer=producer,
         projects={each.key: each.project for each in settings.environment_list()},
         max_body_bytes=min(settings.gateway.max_body_bytes, settings.limits.record_bytes),
+        max_members=settings.gateway.max_members,
     )
     answers = CustomAnswers(formats, intake)
     feed, feeds = gateway_feed(settings), {each.name: each for each in settings.feed_list() if each.topics}

@@ -22,6 +22,7 @@ from consumers.segment_key import segment_key
 from stores.model import SegmentKey
 from worker.gateway.answers import Refused, forbidden, too_large, unavailable
 from worker.gateway.bodies import check_form, check_size, header, read_body
+from worker.gateway.body_members import check_members
 from worker.gateway.limits import BodyAccount, InFlight, RateLimit
 from worker.gateway.policies import CREATE_SEGMENT, DEFAULT_PROJECT, UPDATE_INCLUDED, Resource
 from worker.gateway.tags import SegmentTags
@@ -63,6 +64,7 @@ class Intake:
         producer: AcknowledgedProducer,
         projects: Mapping[str, str | None],
         max_body_bytes: int,
+        max_members: int,
     ) -> None:
         self._tokens = tokens
         self._rates = rates
@@ -74,6 +76,7 @@ class Intake:
         self._producer = producer
         self._projects = projects
         self._max_body_bytes = max_body_bytes
+        self._max_members = max_members
 
     def admit(self, request: Request, denied: Callable[[], Refused] = forbidden) -> Token:
         """The token that the request shows in its headers."""
@@ -83,9 +86,9 @@ class Intake:
 
     def admit_by(self, credential: str | None, denied: Callable[[], Refused] = forbidden) -> Token:
         """The token that this is."""
-        if not self._tokens.are_current():
-            raise unavailable("It can't be said now who is allowed in; send the same again later")
         token = self._tokens.find(credential)
+        if not (self._tokens.are_all() if token is None else self._tokens.are_current()):
+            raise unavailable("It can't be said now who is allowed in; send the same again later")
         if token is None:
             raise denied()
         self._rates.take(token.id)
@@ -94,7 +97,9 @@ class Intake:
     async def body(self, request: Request, account: BodyAccount) -> bytes:
         """What was sent, by somebody who was admitted or is not known yet."""
         check_form(request)
-        return await read_body(request, self._max_body_bytes, account)
+        body = await read_body(request, self._max_body_bytes, account)
+        check_members(body, self._max_members)
+        return body
 
     async def take(
         self,

@@ -28,7 +28,10 @@ class GatewayMetrics(ProcessMetrics):
             SECONDS,
             "route",
         )
-        self.gateway_in_flight = self._gauge("gateway_in_flight_requests", "Requests that are not answered yet.")
+        self.gateway_in_flight = self._gauge(
+            "gateway_in_flight_requests",
+            "Bodies that are read or published now, of known tokens. At 512: answers of 503.",
+        )
         self._of: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         """By route and status, so that labels are looked up once. Both are from short lists."""
         for route in routes:

@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 PREFIX = "cs_"
 REFRESH_S = 1.0
+FRESH_S = 5.0
+"""So long after the store was asked, a token that it did not have is none. Later it may be a new one."""
 TRUSTED_S = 60.0
 """So long tokens are still believed when the store can't be asked which of them are in force."""
 NOTE_USE_EVERY_S = 60.0
@@ -99,6 +101,10 @@ class KnownTokens:
     def are_current(self) -> bool:
         """Whether it may be told at all who is let in."""
         return self._clock() - self._asked_at < TRUSTED_S
+
+    def are_all(self) -> bool:
+        """Whether it may be told who is not let in: there is no newer token that we don't know of."""
+        return self._clock() - self._asked_at < FRESH_S
 
     def find(self, credential: str | None) -> Token | None:
         """The token that this credential is, or None."""

@@ -9,6 +9,7 @@ import pytest
 from stores.errors import StoreUnavailableError
 from stores.model import SegmentKey
 from worker.gateway.answers import Refused
+from worker.gateway.body_members import check_members
 from worker.gateway.limits import BURST_S, KNOWN_TOKENS, InFlight, RateLimit
 from worker.gateway.tags import KNOWN_FOR_S, SegmentTags
 
@@ -85,6 +86,29 @@ def overdrawn(in_flight: InFlight) -> None:
     with in_flight.request() as account:
         account.add(100)
         account.add(1)
+
+
+@pytest.mark.parametrize(
+    ("body", "members"),
+    [
+        (b'{"batch": [1, 2, 3]}', 3),
+        (b'{"batch": [{"a": 1, "b": 2, "c": 3}], "of": {"no": 1, "list": 2}}', 1),
+        (b'{"add": [1, 2], "remove": [3]}', 3),
+        (b"[[], [], []]", 3),
+        (b'{"batch": [1, %s]}' % (b"9" * 5_000), 2),
+    ],
+)
+def test_what_all_lists_of_a_body_hold_is_bounded(body: bytes, members: int) -> None:
+    check_members(body, members)
+
+    with pytest.raises(Refused) as refused:
+        check_members(body, members - 1)
+    assert refused.value.status == 413
+
+
+@pytest.mark.parametrize("body", [b"", b"[1,2,3", b"\xff,,,", b"[1," * 100_000])
+def test_what_is_no_json_is_left_to_the_parser(body: bytes) -> None:
+    check_members(body, 1)
 
 
 class Tags:

@@ -11,7 +11,7 @@ import pytest
 from stores.errors import StoreUnavailableError
 from stores.postgres.tokens import TokenInForce
 from worker.gateway.policies import ROLES
-from worker.gateway.tokens import TRUSTED_S, KnownTokens, NewToken, credential_in, new_token
+from worker.gateway.tokens import FRESH_S, TRUSTED_S, KnownTokens, NewToken, credential_in, new_token
 from worker.health import Health
 
 
@@ -119,7 +119,10 @@ async def test_tokens_are_believed_for_a_while_when_the_store_is_away() -> None:
     await known.refresh()
     store.is_away = True
 
-    clock.now += TRUSTED_S - 1
+    clock.now += FRESH_S - 1
+    assert known.are_all()
+    clock.now = clock.now - FRESH_S + TRUSTED_S
+    assert not known.are_all()
     assert known.are_current()
     clock.now += 2
     assert not known.are_current()
