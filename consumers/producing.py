@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLarge
 from aiokafka.partitioner import murmur2
 
 from consumers.connection import KafkaConnection, any_key, key_as_it_was
+from consumers.deadlines import Deadlines
 from consumers.errors import KafkaUnavailableError
 from consumers.inspection import Outgoing
 
@@ -37,6 +38,7 @@ class AcknowledgedProducer:
     def __init__(self, connection: KafkaConnection, *, timeout_s: float = ACKNOWLEDGED_WITHIN_S) -> None:
         self._connection = connection
         self._timeout_s = timeout_s
+        self._deadlines = Deadlines(timeout_s)
         self._producer: AIOKafkaProducer | None = None
         self._starting: asyncio.Task[AIOKafkaProducer] | None = None
         self._stopping: set[asyncio.Task[None]] = set()
@@ -59,8 +61,8 @@ class AcknowledgedProducer:
         """
         producer: AIOKafkaProducer | None = None
         try:
-            async with asyncio.timeout(self._timeout_s):
-                producer = await self._started()
+            with self._deadlines.wait():
+                producer = self._producer or await self._started()
                 acknowledged = await producer.send(
                     record.topic, record.value, any_key(record.key), headers=list(record.headers)
                 )

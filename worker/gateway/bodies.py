@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import zlib
+from collections.abc import Mapping
 
 from starlette.requests import Request
 
+from consumers.deadlines import Deadlines
 from worker.gateway.answers import Refused, too_large
 from worker.gateway.limits import BodyAccount
 
 READ_WITHIN_S = 15.0
+_reading = Deadlines(READ_WITHIN_S)
+_BY_NAME = "cohort_sync.headers"
 _GZIP = 16 + zlib.MAX_WBITS
 _JSON_TYPE = re.compile(r"\s*(application/(?:[a-z0-9.-]+\+)?json|text/plain)\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 
@@ -35,7 +38,7 @@ def check_form(request: Request) -> None:
 async def read_body(request: Request, max_bytes: int, account: BodyAccount) -> bytes:
     """All of the body, unpacked. Raises `Refused`."""
     try:
-        async with asyncio.timeout(READ_WITHIN_S):
+        with _reading.wait():
             body = await _all_parts(request, max_bytes, account)
     except TimeoutError:
         message = f"The body did not arrive within {READ_WITHIN_S:.0f} s"
@@ -45,7 +48,17 @@ async def read_body(request: Request, max_bytes: int, account: BodyAccount) -> b
 
 def header(request: Request, name: bytes) -> list[str]:
     """Every value of this header, which is written small. Starlette's own way to them costs more than all the rest."""
-    return [value.decode("latin-1") for each, value in request.scope["headers"] if each == name]
+    found = request.scope.get(_BY_NAME)
+    if found is None:
+        found = request.scope[_BY_NAME] = _by_name(request)
+    return [value.decode("latin-1") for value in found.get(name, ())]
+
+
+def _by_name(request: Request) -> Mapping[bytes, list[bytes]]:
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in request.scope["headers"]:
+        found.setdefault(name, []).append(value)
+    return found
 
 
 async def _all_parts(request: Request, max_bytes: int, account: BodyAccount) -> bytes:
