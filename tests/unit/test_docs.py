@@ -20,10 +20,13 @@ from worker.config import load
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "docs"
 INDEX = FOLDER / "README.md"
-PAGES = sorted(set(FOLDER.glob("*.md")) - {INDEX})
+GATEWAY = FOLDER / "gateway.md"
+"""No tool's page: `tests/integration/test_gateway_docs.py` runs what it shows."""
+PAGES = sorted(set(FOLDER.glob("*.md")) - {INDEX, GATEWAY})
 HEADINGS = (r"What to set in \S.*", "What arrives", "What it becomes", "Known traps")
 SERVERS = 'kafka: {bootstrap_servers: "127.0.0.1:9092"}\npostgres: {dsn: "postgresql://cohort_sync@127.0.0.1/x"}\n'
 
+all_pages = pytest.mark.parametrize("page", [INDEX, GATEWAY, *PAGES], ids=lambda page: page.stem)
 each_page = pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 
 
@@ -70,9 +73,19 @@ def test_the_index_names_every_page_and_integration_and_links_nothing_that_is_no
     index = INDEX.read_text()
     linked = set(re.findall(r"\]\(([^)#]+)", index))
 
-    assert {page.name for page in PAGES} - linked == set()
+    assert {page.name for page in (GATEWAY, *PAGES)} - linked == set()
     assert {target for target in linked if not (FOLDER / target).exists()} == set()
     assert [name for name in known_integrations() if f"`{name}`" not in index] == []
+
+
+@all_pages
+def test_every_link_of_a_page_leads_to_a_heading_that_is_there(page: Path) -> None:
+    for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        linked = (FOLDER / target) if target else page
+        assert linked.is_file(), target
+        headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+        assert not heading or heading in anchors, (target, heading)
 
 
 @each_page
@@ -83,7 +96,7 @@ def test_every_page_has_the_same_headings(page: Path) -> None:
     assert all(re.fullmatch(expected, heading) for expected, heading in zip(HEADINGS, headings, strict=True))
 
 
-@each_page
+@pytest.mark.parametrize("page", [GATEWAY, *PAGES], ids=lambda page: page.stem)
 def test_what_a_page_says_to_set_is_a_configuration_that_loads(page: Path, folder_of_page: Path) -> None:
     path = folder_of_page / "cohort-sync.yaml"
     path.write_text(SERVERS + blocks(page, "yaml")[""])
