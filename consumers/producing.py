@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Self
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OutOfOrderSequenceNumber, RecordTooLargeError
 from aiokafka.partitioner import murmur2
 
 from consumers.connection import KafkaConnection, any_key, key_as_it_was
@@ -60,19 +60,33 @@ class AcknowledgedProducer:
         again is harmless. Raises `TooLargeForTopicError`.
         """
         producer: AIOKafkaProducer | None = None
+        is_written = False
         try:
             with self._deadlines.wait():
-                producer = self._producer or await self._started()
-                acknowledged = await producer.send(
-                    record.topic, record.value, any_key(record.key), headers=list(record.headers)
-                )
-                await acknowledged
+                while not is_written:
+                    producer = self._producer or await self._started()
+                    is_written = await self._sent_by(producer, record)
         except (MessageSizeTooLargeError, RecordTooLargeError) as exc:
+            if producer is not None:
+                self._replace(producer)
             raise TooLargeForTopicError from exc
         except (TimeoutError, KafkaError) as exc:
             if producer is not None:
                 self._replace(producer)
             raise KafkaUnavailableError(type(exc).__name__) from exc
+
+    async def _sent_by(self, producer: AIOKafkaProducer, record: Outgoing) -> bool:
+        """Whether this producer could send it. Another one can where it can't, since then it was not written."""
+        try:
+            acknowledged = await producer.send(
+                record.topic, record.value, any_key(record.key), headers=list(record.headers)
+            )
+            await acknowledged
+        except OutOfOrderSequenceNumber:
+            # A batch that was refused before this one, as too large, has left a gap in the numbers.
+            self._replace(producer)
+            return False
+        return True
 
     async def check(self, topics: Iterable[str]) -> list[str]:
         """Asks the brokers whether they are there, and which of these topics are not. Raises KafkaUnavailableError."""

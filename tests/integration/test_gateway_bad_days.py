@@ -182,6 +182,23 @@ async def test_a_topic_that_is_missing_is_named_by_readiness(gateway: GatewayUnd
     await eventually(named)
 
 
+async def test_a_record_that_is_too_large_for_its_topic_fails_alone(gateway: GatewayUnderTest) -> None:
+    await gateway.bench.limit_topic(gateway.topic, "max.message.bytes", "100000")
+    await gateway.start()
+    token = await gateway.token()
+    large = a_batch("large", padding="x" * 300_000)
+
+    assert (await gateway.sync(a_batch("before"), token)).status_code == 204
+    assert (await gateway.sync(large, token)).status_code == 413
+    assert (await gateway.sync(a_batch("after"), token)).status_code == 204
+
+    answers = await asyncio.gather(
+        *(gateway.sync(a_batch(f"u{each}"), token) for each in range(20)), gateway.sync(large, token)
+    )
+    assert [each.status_code for each in answers] == [204] * 20 + [413]
+    assert len(await gateway.records()) == 22
+
+
 async def test_sigterm_under_load_answers_every_request_that_was_accepted(gateway: GatewayUnderTest) -> None:
     process = await gateway.start()
     token = await gateway.token()
