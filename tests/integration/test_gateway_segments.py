@@ -136,17 +136,19 @@ async def test_looking_and_editing_need_their_own_actions(gateway: GatewayUnderT
     viewer = {"effect": "allow", "resources": ["proj/web"], "actions": ["viewProject"]}
     namer = {"effect": "allow", "resources": ["proj/*:env/*:segment/*;eu"], "actions": ["updateName"]}
     syncs, views, names = [await gateway.token(policy=[each]) for each in (segments, viewer, namer)]
+    sends = await gateway.token("--feed", "engage")
     rename = [{"op": "replace", "path": "/name", "value": "Ours"}]
 
     async def status(path: str, token: str) -> int:
         return (await gateway.client.get(path, headers={"authorization": token})).status_code
 
     for path in (ROOT, f"{ROOT}/amplitude-c1", f"{ROOT}/amplitude-c1/contexts/u1"):
-        assert [await status(path, each) for each in (writer, views, syncs, "nobody")] == [200, 200, 403, 403]
+        assert [await status(path, each) for each in (writer, views)] == [200] * 2
+        assert [await status(path, each) for each in (syncs, sends, "nobody")] == [403] * 3
     assert await status(f"{ROOT}/nothing", writer) == 404
     assert await status("/api/v2/segments/web/staging", writer) == 404
     assert await status("/api/v2/segments/other/production", writer) == 404
-    assert [(await patched(gateway, rename, each)).status_code for each in (syncs, views, names)] == [403] * 3
+    assert [(await patched(gateway, rename, each)).status_code for each in (syncs, views, names, sends)] == [403] * 4
     tags = [{"op": "add", "path": "/tags/-", "value": "eu"}]
     assert (await patched(gateway, tags, writer)).status_code == 200
     assert (await patched(gateway, rename, names)).status_code == 200

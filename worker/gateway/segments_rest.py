@@ -21,6 +21,7 @@ from worker.gateway.rejected_report import as_csv, as_json
 from worker.gateway.routing import Endpoint, Handler
 from worker.gateway.segment_patches import parse_patch
 from worker.gateway.segment_queries import SegmentQuery, parse_query
+from worker.gateway.tokens import Token
 
 ROOT = "/api/v2/segments/{project}/{environment}"
 LONGEST_KEY = 2_048
@@ -99,7 +100,7 @@ class SegmentsRest:
 
     async def patch(self, request: Request) -> Response:
         """Edits it, unless `dryRun=true` asks what would become of it."""
-        token = self._intake.admit(request)
+        token = self._admitted(request)
         project, environment = self._place(request)
         key = _segment(environment, request)
         with self._intake.in_flight.request() as account:
@@ -126,10 +127,17 @@ class SegmentsRest:
 
     def _viewed(self, request: Request) -> tuple[str, str]:
         """The project and environment, which the token may look at."""
-        token = self._intake.admit(request)
+        token = self._admitted(request)
         if not token.policy.allows(Resource(request.path_params["project"]), (VIEW_PROJECT,)):
             raise forbidden()
         return self._place(request)
+
+    def _admitted(self, request: Request) -> Token:
+        """The token, which is no write key: those are only to send with, and apps carry them for all to see."""
+        token = self._intake.admit(request)
+        if token.feed is not None:
+            raise forbidden()
+        return token
 
     def _place(self, request: Request) -> tuple[str, str]:
         project, named = request.path_params["project"], request.path_params["environment"]
