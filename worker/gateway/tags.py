@@ -40,17 +40,23 @@ class SegmentTags:
     async def find(self, segments: Iterable[SegmentKey]) -> dict[SegmentKey, Tags]:
         """The tags of each; none of one that is not there yet. Raises `Refused` where they can't be asked."""
         now = self._clock()
-        asked = list(segments)
-        unknown = [key for key in asked if key not in self._known or now - self._known[key].at > KNOWN_FOR_S]
+        answer: dict[SegmentKey, Tags] = {}
+        unknown = []
+        for key in segments:
+            known = self._known.get(key)
+            if known is None or now - known.at > KNOWN_FOR_S:
+                unknown.append(key)
+            else:
+                answer[key] = known.tags
         if unknown:
             try:
                 found = await self._source.tags(unknown)
             except StoreUnavailableError:
                 raise unavailable("It can't be said now what is allowed; send the same again later") from None
             for key in unknown:
-                self._known[key] = _Known(frozenset(found.get(key, ())), now)
+                answer[key] = frozenset(found.get(key, ()))
+                self._known[key] = _Known(answer[key], now)
                 self._known.move_to_end(key)
-        answer = {key: self._known[key].tags for key in asked}
         while len(self._known) > KNOWN_SEGMENTS:
             self._known.popitem(last=False)
         return answer

@@ -11,7 +11,7 @@ from stores.model import SegmentKey
 from worker.gateway.answers import Refused
 from worker.gateway.body_members import check_members
 from worker.gateway.limits import BURST_S, KNOWN_TOKENS, InFlight, RateLimit
-from worker.gateway.tags import KNOWN_FOR_S, SegmentTags
+from worker.gateway.tags import KNOWN_FOR_S, KNOWN_SEGMENTS, SegmentTags
 
 
 class Clock:
@@ -123,6 +123,22 @@ class Tags:
             raise StoreUnavailableError("PostgreSQL", "away")
         self.asked += 1
         return {key: ["eu"] for key in segments if key.key == "known"}
+
+
+async def test_tags_that_others_crowd_out_meanwhile_are_still_told() -> None:
+    known, other = SegmentKey("e", "known"), SegmentKey("e", "other")
+
+    class Crowd(Tags):
+        async def tags(self, segments: Iterable[SegmentKey]) -> dict[SegmentKey, list[str]]:
+            asked = list(segments)
+            if asked == [other]:
+                await tags.find(SegmentKey("e", str(number)) for number in range(KNOWN_SEGMENTS))
+            return await super().tags(asked)
+
+    tags = SegmentTags(Crowd(), clock=Clock())
+    await tags.find([known])
+
+    assert await tags.find([known, other]) == {known: frozenset(("eu",)), other: frozenset()}
 
 
 async def test_tags_are_remembered_for_a_moment_and_what_cannot_be_asked_is_no_leave() -> None:
