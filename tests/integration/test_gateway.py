@@ -182,6 +182,7 @@ async def test_what_is_too_large_or_of_another_kind_is_refused_before_it_is_read
     assert (await gateway.post(path, b"{}", token, {"content-type": "text/html"})).status_code == 415
     assert (await gateway.post("/api/v2/segment-targets/unheard-of", b"{}", token)).status_code == 404
     assert (await gateway.client.get(path)).status_code == 405
+    assert (await gateway.post(f"{path}/", b"{}", token)).status_code == 404
     assert (await gateway.client.get("/nothing/here")).json() == {
         "code": "not_found",
         "message": "There is nothing here",

@@ -49,7 +49,10 @@ def application(
         for endpoint in endpoints
         for path in endpoint.paths
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: watch.over_nothing})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: watch.over_nothing})
+    # Else it sends whoever writes one slash too many to where their Host header says, token, body and all.
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Watch:
