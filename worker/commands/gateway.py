@@ -20,7 +20,7 @@ def command(settings: Settings) -> None:
     \b
     Examples:
       cohort-sync gateway
-      curl -X POST -H "Authorization: $TOKEN" -d @batch.json http://127.0.0.1:8400/api/v2/segment-targets/amplitude
+      curl -H "Authorization: $TOKEN" --json @batch.json http://127.0.0.1:8400/api/v2/segment-targets/amplitude
     """  # noqa: D301 - click's mark for text that it must not wrap
     # Here, as the other commands need none of it.
     import uvloop  # noqa: PLC0415
