@@ -145,6 +145,8 @@ class _Draft:
             self.description = instruction.value
         elif instruction.kind == "addTags":
             self.tags += [each for each in _listed(instruction.values) if each not in self.tags]
+            if len(self.tags) > MOST_TAGS:
+                raise _unfit_tags()
         else:
             gone = _listed(instruction.values)
             self.tags = [each for each in self.tags if each not in gone]
@@ -191,14 +193,20 @@ def _description(value: object) -> str:
 def _tags(values: list[object]) -> list[str]:
     tags = [value for value in values if isinstance(value, str) and _TAG.fullmatch(value)]
     if len(tags) != len(values) or len(tags) > MOST_TAGS:
-        raise _invalid(f"Tags are at most {MOST_TAGS}, each of 1 to 64 letters, digits, '_', '.' and '-'")
+        raise _unfit_tags()
     return sorted(set(tags))
 
 
 def _listed(value: object) -> list[object]:
     if not isinstance(value, list):
         raise _invalid("Tags are given as a list")
+    if len(value) > MOST_TAGS:  # here, since each of them is compared with each that is there
+        raise _unfit_tags()
     return list(value)
+
+
+def _unfit_tags() -> Refused:
+    return _invalid(f"Tags are at most {MOST_TAGS}, each of 1 to 64 letters, digits, '_', '.' and '-'")
 
 
 def _invalid(message: str) -> Refused:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, NamedTuple
 
+import msgspec
 from starlette.datastructures import QueryParams
 
 from stores.postgres.segments import SegmentFilter
@@ -71,8 +71,8 @@ def _conditions(text: str) -> list[tuple[str, str, Any]]:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
         if text.startswith(("[", '"')):
             raise _invalid("filter has a value that is not JSON") from None
         return text  # a word without quotes

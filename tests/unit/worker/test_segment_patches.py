@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -105,6 +106,15 @@ def test_what_may_not_be_edited_so_is_refused(patch: Any, status: int) -> None:
     assert refused.value.status == status
 
 
+@pytest.mark.parametrize("kind", ["addTags", "removeTags"])
+def test_tags_by_the_ten_thousand_are_refused_at_once(kind: str) -> None:
+    instructions = [{"kind": each, "values": [f"{each}{n}" for n in range(20_000)]} for each in ("addTags", kind)]
+    began = time.process_time()
+    with pytest.raises(Refused):
+        applied({"instructions": instructions}, SEMANTIC)
+    assert time.process_time() - began < 1
+
+
 @pytest.mark.parametrize("kind", ["addBigSegmentIncludedTargets", "addIncludedTargets", "nonsense"])
 def test_members_are_not_edited_by_instructions(kind: str) -> None:
     with pytest.raises(Refused):
@@ -135,6 +145,9 @@ def test_a_list_is_asked_as_launchdarkly_documents_it() -> None:
         {"filter": "nonsense anyOf []"},
         {"filter": "tags anyOf [1]"},
         {"filter": 'tags anyOf ["a"'},
+        {"filter": 'query equals "\\ud800"'},
+        {"filter": 'includedKeys anyOf ["\\ud800"]'},
+        {"filter": f"tags anyOf {'[' * 3_000}]"},
         {"filter": "a" * 5_000},
     ],
 )
