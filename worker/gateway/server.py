@@ -7,9 +7,11 @@ import logging
 import resource
 import socket
 from collections import OrderedDict
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Self
 
+import h11
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
@@ -28,6 +30,7 @@ KEEP_ALIVE_S = 65
 """Longer than load balancers keep an idle connection, so that it is they who close it."""
 MOST_CONNECTIONS = 8_000
 OPEN_FILES = 65_536
+TURN_BYTES = 8 << 10
 STOP_TIMEOUT_S = 30
 DRAIN_S = 0.5
 LAST_REQUESTS_S = 0.2
@@ -99,6 +102,10 @@ def _allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def _is_chunked(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"transfer-encoding" for name, _ in headers)
+
+
 _idle: OrderedDict[_BoundedConnection, None] = OrderedDict()
 """Connections without a request in progress, the one that is longest so first."""
 
@@ -110,6 +117,8 @@ class _BoundedConnection(H11Protocol):
         super().connection_made(transport)
         self._deadline: asyncio.TimerHandle | None = None
         self._request: object = None
+        self._unread = b""
+        self._turn: asyncio.Handle | None = None
         _idle[self] = None
         if len(self.connections) > MOST_CONNECTIONS and _idle:
             oldest, _ = _idle.popitem(last=False)
@@ -117,14 +126,45 @@ class _BoundedConnection(H11Protocol):
         self._expect_within(HEADERS_WITHIN_S)
 
     def data_received(self, data: bytes) -> None:
-        if self._deadline is None:  # the first bytes of a further request
-            self._expect_within(HEADERS_WITHIN_S)
-        super().data_received(data)
-        if self.cycle is not self._request:
-            self._request = self.cycle
-            _idle.pop(self, None)
-            if not self.cycle.response_complete:
-                self._expect_within(REQUEST_WITHIN_S)
+        is_turn = not self._unread
+        self._unread += data
+        if is_turn:
+            self._read()
+
+    def _read(self) -> None:
+        """Some of what has come. Of the smallest chunks it may be tens of thousands, and others want their turn."""
+        self._turn = None
+        while self._unread and not self.transport.is_closing():
+            if self.conn.their_state is h11.DONE:  # this came together with a request that is not answered yet
+                self.transport.pause_reading()
+                return
+            if self._deadline is None:  # the first bytes of a further request
+                self._expect_within(HEADERS_WITHIN_S)
+            turn, self._unread = self._unread[:TURN_BYTES], self._unread[TURN_BYTES:]
+            super().data_received(turn)
+            self._note_request()
+            if self._unread and _is_chunked(self.headers or ()):
+                self.transport.pause_reading()
+                self._read_soon()
+                return
+        if not self.flow.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _read_soon(self) -> None:
+        if self._turn is None:
+            self._turn = self.loop.call_soon(self._read)
+
+    def _note_request(self) -> None:
+        """One that has begun must be answered in time, and its connection is not idle."""
+        if self.cycle is self._request:
+            return
+        self._request = self.cycle
+        _idle.pop(self, None)
+        if not self.cycle.response_complete:
+            self._expect_within(REQUEST_WITHIN_S)
+        if _is_chunked(self.headers) and any(name == b"content-length" for name, _ in self.headers):
+            # A proxy may have seen its end elsewhere: what follows could be another's request.
+            self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
         if self._deadline is not None:
@@ -132,6 +172,9 @@ class _BoundedConnection(H11Protocol):
             self._deadline = None
         _idle[self] = None
         super().on_response_complete()
+        self._note_request()  # of one that came together with the last
+        if self._unread:
+            self._read_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._deadline is not None:
