@@ -202,11 +202,12 @@ def _parts(resource: str) -> list[_Part]:
 def _checked_resource(resource: str) -> None:
     parts = resource.split(":")
     found = [_PART.fullmatch(part) for part in parts]
-    if not all(found):
+    kinds = [part["kind"] for part in found if part]
+    # What would match nothing is refused: in a deny nobody would notice.
+    if not all(found) or ("segment" in kinds and kinds != ["proj", "env", "segment"]):
         raise ValueError(f"{resource!r} is no resource: write it as in proj/*:env/production:segment/*")
     for part in filter(None, found):
         if part["kind"] in ("proj", "env") and part["tags"]:
-            # It would match nothing. In a deny nobody would notice.
             raise ValueError(f"{resource!r} asks for tags of a {part['kind']}: only segments have tags here")
 
 

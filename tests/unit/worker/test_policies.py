@@ -39,7 +39,9 @@ def allow(*resources: str, actions: tuple[str, ...] = ("*",), **more: Any) -> di
         ("proj/*:env/*:flag/*", False),
         ("proj/*:env/*", False),
         ("proj/*", False),
-        ("segment/*", False),
+        ("segment/*", None),
+        ("proj/*:segment/*", None),
+        ("env/*:proj/*:segment/*", None),
     ],
 )
 def test_a_resource_is_named_part_by_part_with_wildcards(resource: str, is_allowed: bool | None) -> None:
