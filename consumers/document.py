@@ -39,10 +39,11 @@ def checked(value: bytes | None, limits: Limits) -> bytes:
 
 def decode(value: bytes) -> object:
     """The whole value as Python objects, for what a format's own typed decoder does not take."""
+    text = value.removeprefix(_BOM)
     try:
-        return _DECODER.decode(value)
+        return _DECODER.decode(text)
     except msgspec.ValidationError:
-        return _decode_with_huge_integers(value)
+        return _decode_with_huge_integers(text)
     except msgspec.DecodeError as exc:
         raise not_json(exc) from None
     except RecursionError:

@@ -46,7 +46,7 @@ def reject_notes(record: Record, normalized: Normalized) -> list[RejectedMember]
 def _document(record: Record) -> object:
     value = record.value or b""
     try:
-        return decode(value.removeprefix(b"\xef\xbb\xbf")) if len(value) <= LARGEST_LOOKED_AT else None
+        return decode(value) if len(value) <= LARGEST_LOOKED_AT else None
     except InvalidRecord:
         return None
 

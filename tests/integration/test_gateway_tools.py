@@ -144,9 +144,11 @@ class TestLists:
         assert (added.status_code, added.headers["x-cohort-sync-rejected"]) == (200, "1")
         assert (await gateway.post("/lists/7khm89cz/remove", {"userIds": ["u2"]}, key)).status_code == 200
         assert (await gateway.post("/lists/7khm89cz/add", {"userIds": []}, key)).status_code == 200
+        marked = b'\xef\xbb\xbf{"userIds": ["u4"]}'
+        assert (await gateway.post("/lists/7khm89cz/add", marked, key)).status_code == 200
 
         await gateway.bench.catch_up()
-        assert await gateway.bench.members("amplitude-7khm89cz") == {"u1": True, "u2": False, "3": True}
+        assert await gateway.bench.members("amplitude-7khm89cz") == {"u1": True, "u2": False, "3": True, "u4": True}
         assert await gateway.bench.sql.fetchval("SELECT name FROM segment") == "Power users"
 
     async def test_a_name_without_an_id_gets_one_that_stays(self, gateway: GatewayUnderTest) -> None:
