@@ -272,6 +272,21 @@ async def test_those_who_send_slowly_hold_up_nobody_and_are_let_go(gateway: Gate
     assert body[1] < 18
 
 
+async def test_strangers_who_hold_their_bodies_back_shut_out_nobody(gateway: GatewayUnderTest) -> None:
+    await gateway.start()
+    key = await gateway.token("--feed", "engage")
+    address = urlsplit(gateway.url)
+    strangers = [await asyncio.open_connection(address.hostname, address.port) for _ in range(200)]
+    for _, writer in strangers:
+        writer.write(b"POST /v1/batch HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+    await asyncio.sleep(1)
+
+    answer = await gateway.post("/v1/batch", {"writeKey": key, "batch": []})
+    for _, writer in strangers:
+        writer.close()
+    assert answer.status_code == 200
+
+
 async def test_ten_thousand_connections_that_send_nothing_hold_up_nobody(gateway: GatewayUnderTest) -> None:
     process = await gateway.start()
     token = await gateway.token()

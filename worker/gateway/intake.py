@@ -33,7 +33,8 @@ SYNC = (CREATE_SEGMENT, UPDATE_INCLUDED)
 MOST_SEGMENTS = 1_000
 """That one body may be about: each is looked up in the token's policy."""
 MOST_REASONS_TOLD = 5
-STRANGERS_IN_FLIGHT, STRANGERS_BYTES = 64, 64 << 20
+STRANGERS_IN_FLIGHT, STRANGERS_BYTES = 4_000, 64 << 20
+"""Many, as each may take its time: a few who hold their bodies back would else shut out all who have no header."""
 REJECTED_HEADER = "X-Cohort-Sync-Rejected"
 
 

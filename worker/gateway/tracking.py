@@ -49,7 +49,9 @@ class Tracking:
                     if len(body) > LARGEST_WITH_KEY_INSIDE:
                         raise too_large(f"With its write key inside a body has at most {LARGEST_WITH_KEY_INSIDE} bytes")
                     key = _write_key(body)
-                    return await self._take(kind, body, key, self._intake.admit_by(key, unauthorized))
+                    token = self._intake.admit_by(key, unauthorized)
+                    with self._intake.in_flight.request():
+                        return await self._take(kind, body, key, token)
             token = self._intake.admit(request, unauthorized)
             with self._intake.in_flight.request() as account:
                 return await self._take(kind, *await self._read(request, account), token)

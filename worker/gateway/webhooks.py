@@ -58,7 +58,8 @@ class Webhooks:
             with self._intake.of_strangers.request() as account:
                 body = await self._intake.body(request, account)
                 check_signature(request.headers.getlist("heap-hash"), body, secret, now_s=self._clock())
-                return await self._take(request, body, feed, None)
+                with self._intake.in_flight.request():
+                    return await self._take(request, body, feed, None)
         token = self._intake.admit(request)
         if feed is None:
             raise Refused(404, "not_found", "There is no feed of this name")
