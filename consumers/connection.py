@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import msgspec
+from aiokafka import AIOKafkaClient
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed
 
 from consumers.record import TopicPartition
 
 REQUEST_TIMEOUT_MS = 15_000
 """aiokafka's 40 s would keep a dead connection longer than a group keeps a member."""
+REFUSAL_WITHIN_S = 5.0
+
+
+class CurrentContext(ssl.SSLContext):
+    """Builds a context for each connection, so that certificates that were replaced count from the next one on.
+
+    A context of the standard library can be given further authorities, but none can be taken away from it.
+    """
+
+    def __new__(cls, build: Callable[[], ssl.SSLContext]) -> Self:  # noqa: ARG004 - for __init__
+        return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+
+    def __init__(self, build: Callable[[], ssl.SSLContext]) -> None:
+        build()  # so that what can't be read is told at the start
+        self._build = build
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """What event loops call once for each connection."""
+        return self._build().wrap_bio(*args, **kwargs)
 
 
 class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +48,8 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
     security_protocol: str = "PLAINTEXT"
     sasl_mechanism: str | None = None
     sasl_username: str | None = None
-    sasl_password: str | None = None
+    sasl_password: Callable[[], str] | None = None
+    """Asked for each client and by `renew`, since the file that holds it may be replaced."""
     ssl_cafile: str | None = None
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
@@ -42,12 +66,17 @@ class KafkaConnection(msgspec.Struct, frozen=True, kw_only=True):
             "request_timeout_ms": REQUEST_TIMEOUT_MS,
         }
         if self.security_protocol.endswith("SSL"):
-            options["ssl_context"] = self._ssl_context()
+            options["ssl_context"] = CurrentContext(self._ssl_context)
         if self.security_protocol.startswith("SASL"):
             options["sasl_mechanism"] = self.sasl_mechanism or "SCRAM-SHA-512"
             options["sasl_plain_username"] = self.sasl_username
-            options["sasl_plain_password"] = self.sasl_password
+            options["sasl_plain_password"] = self.sasl_password and self.sasl_password()
         return options
+
+    def renew(self, client: AIOKafkaClient) -> None:
+        """Lets a client that lives on log in with the password of now; aiokafka keeps the one it was made with."""
+        if self.sasl_password is not None:
+            client._sasl_plain_password = self.sasl_password()  # noqa: SLF001 - there is no public way to say it
 
     def _ssl_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.ssl_cafile)
@@ -101,3 +130,28 @@ async def topic_settings(connection: KafkaConnection, topics: Collection[str]) -
         for response in responses
         for _error, _message, _kind, topic, entries in response.resources
     }
+
+
+async def why_unreachable(connection: KafkaConnection, exc: BaseException) -> str:
+    """The cause of an error at a client's start, in words where a person can mend it.
+
+    A client that reaches no broker does not say why, so one is asked once more.
+    """
+    if isinstance(exc, KafkaConnectionError):
+        exc = await _refusal(connection) or exc
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({exc.verify_message}): see kafka.ssl_cafile"
+    if isinstance(exc, SaslAuthenticationFailed):
+        return "the user or the password is wrong: see kafka.sasl_username and its password"
+    return type(exc).__name__
+
+
+async def _refusal(connection: KafkaConnection) -> BaseException | None:
+    options = connection.options()
+    host, port, _ = collect_hosts(options.pop("bootstrap_servers"))[0]
+    try:
+        async with asyncio.timeout(REFUSAL_WITHIN_S):
+            (await create_conn(host, port, **options)).close()
+    except (OSError, KafkaError) as exc:
+        return exc
+    return None

@@ -124,6 +124,7 @@ class DeadLetterProducer:
                 await producer.stop()
                 raise
             self._producer = producer
+        self._connection.renew(self._producer.client)
         return self._producer
 
     async def _ask_topic_limit(self) -> int:

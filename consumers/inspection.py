@@ -15,7 +15,15 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as ClientTopicPartition
 from aiokafka.errors import KafkaError
 
-from consumers.connection import KafkaConnection, admin_client, all_partitions, any_key, key_as_it_was, topic_settings
+from consumers.connection import (
+    KafkaConnection,
+    admin_client,
+    all_partitions,
+    any_key,
+    key_as_it_was,
+    topic_settings,
+    why_unreachable,
+)
 from consumers.errors import KafkaUnavailableError
 from consumers.feeds import Feed
 from consumers.record import Record, TopicPartition
@@ -168,8 +176,7 @@ async def kafka_inspector(connection: KafkaConnection) -> AsyncIterator[KafkaIns
         **connection.options(), group_id=None, enable_auto_commit=False, isolation_level="read_committed"
     )
     try:
-        async with _within(READ_TIMEOUT_S):
-            await consumer.start()
+        await _start(consumer, connection)
         yield KafkaInspector(consumer, connection)
     finally:
         await asyncio.wait_for(consumer.stop(), READ_TIMEOUT_S)
@@ -220,13 +227,20 @@ async def kafka_publisher(connection: KafkaConnection) -> AsyncIterator[KafkaPub
         key_serializer=key_as_it_was,
     )
     try:
-        async with _within(READ_TIMEOUT_S):
-            await producer.start()
+        await _start(producer, connection)
         publisher = KafkaPublisher(producer)
         yield publisher
         await publisher.flush()
     finally:
         await asyncio.wait_for(producer.stop(), READ_TIMEOUT_S)
+
+
+async def _start(client: AIOKafkaConsumer | AIOKafkaProducer, connection: KafkaConnection) -> None:
+    try:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            await client.start()
+    except (TimeoutError, KafkaError) as exc:
+        raise KafkaUnavailableError(await why_unreachable(connection, exc)) from exc
 
 
 @asynccontextmanager

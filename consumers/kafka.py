@@ -25,7 +25,7 @@ from aiokafka.errors import (
     RecordTooLargeError,
 )
 
-from consumers.connection import KafkaConnection, all_partitions
+from consumers.connection import KafkaConnection, all_partitions, why_unreachable
 from consumers.errors import KafkaUnavailableError
 from consumers.feeds import Feed
 from consumers.record import Record, TopicPartition
@@ -67,7 +67,7 @@ class KafkaConsumer:
     ) -> None:
         self._connection = connection
         self._feeds = feeds
-        self._options = connection.options() | {
+        self._options = {
             "group_id": group_id,
             # The defaults lose records (latest, auto-commit) or members (10 s): operations.md 1.4.
             "auto_offset_reset": "earliest",
@@ -90,7 +90,7 @@ class KafkaConsumer:
 
     async def start(self, listener: RebalanceListener) -> None:
         """Joins the group. Raises `KafkaUnavailableError` while no broker answers; it may then be called again."""
-        client = AIOKafkaConsumer(**self._options)
+        client = AIOKafkaConsumer(**self._connection.options(), **self._options)
         try:
             await client.start()
         except KafkaError as exc:
@@ -98,7 +98,7 @@ class KafkaConsumer:
                 await asyncio.wait_for(client.stop(), STOP_TIMEOUT_S)
             if not exc.retriable and not isinstance(exc, KafkaConnectionError):
                 raise
-            raise KafkaUnavailableError(type(exc).__name__) from exc
+            raise KafkaUnavailableError(await why_unreachable(self._connection, exc)) from exc
         client.subscribe(**_subscription(self._feeds), listener=_Rebalances(self, listener))
         self._client = client
 
@@ -259,6 +259,7 @@ class KafkaConsumer:
 
     async def topics(self) -> set[str]:
         """The names of all topics; also the proof that a broker answers. Raises `KafkaUnavailableError`."""
+        self._connection.renew(self._client._client)  # noqa: SLF001 - there is no public way to it
         try:
             return set(await asyncio.wait_for(self._client.topics(), ASK_TIMEOUT_S))
         except (TimeoutError, KafkaError) as exc:

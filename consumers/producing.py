@@ -93,6 +93,7 @@ class AcknowledgedProducer:
         try:
             async with asyncio.timeout(self._timeout_s):
                 client = (await self._started()).client
+                self._connection.renew(client)
                 for topic in topics:
                     client.add_topic(topic)
                 is_fresh = await client.force_metadata_update()

@@ -59,13 +59,13 @@ def compose(settings: Settings) -> Worker:
     feeds = settings.feed_list()
     formats = Formats(settings.manifest_paths())
     instruments = Instruments(Metrics(feeds, integrations=formats.names()), Health())
-    store = PostgresStore(settings.postgres.url(), pool_max_size=settings.postgres.pool_max_size)
+    store = PostgresStore(settings.postgres.url, pool_max_size=settings.postgres.pool_max_size)
     kafka = settings.kafka.connection()
     consumer = KafkaConsumer(
         kafka, group_id=settings.kafka.group_id, session_timeout_ms=settings.kafka.session_timeout_ms, feeds=feeds
     )
     dead_letters = DeadLetterProducer(kafka, topic=settings.kafka.dead_letter_topic)
-    rejects = RejectIndex(settings.postgres.url())
+    rejects = RejectIndex(settings.postgres.url)
     guard = DeadLetterGuard(
         max_ratio=settings.dead_letters.max_ratio, window_records=settings.dead_letters.window_records
     )

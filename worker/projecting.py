@@ -38,7 +38,7 @@ def target_of(projection: ProjectionSettings) -> RedisTarget | DynamoTarget:
             prefix=projection.prefix,
         )
     return RedisTarget(
-        projection.redis_url(),
+        projection.redis_url,
         prefix=projection.prefix,
         ssl_cafile=projection.ssl_cafile,
         ssl_certfile=projection.ssl_certfile,
@@ -66,7 +66,7 @@ async def run_projectors(settings: Settings, *, until_applied: bool = False, cre
             http = settings.http
             await stack.enter_async_context(HttpServer(metrics, health, host=http.host, port=http.port))
         stack.enter_context(Watchdog(health, stall_s=settings.watchdog.stall_s))
-        feed = await stack.enter_async_context(ChangeFeed(settings.postgres.url()))
+        feed = await stack.enter_async_context(ChangeFeed(settings.postgres.url))
         projecting: list[Callable[[], Coroutine[None, None, None]]] = []
         targets: dict[str, RedisTarget | DynamoTarget] = {}
         for projection in settings.projections:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -24,11 +25,17 @@ _PREFIX = re.compile(r"[^{}]*(\{[^{}]+\}[^{}]*)?")
 
 
 class SecretFile(SecretStr):
-    """A secret that was read from a file when the process started."""
+    """A secret in a file, which is read each time that the secret is asked for: it may be replaced while we run."""
 
     def __init__(self, path: Path, secret: str) -> None:
         super().__init__(secret)
         self.path = path
+
+    def get_secret_value(self) -> str:
+        """What the file holds now; where that is nothing, as while it is being replaced, what it held last."""
+        with suppress(ValueError):
+            self._secret_value = _secret_in(self.path)
+        return self._secret_value
 
 
 def masked_url(url: str) -> str:
@@ -83,10 +90,14 @@ def _secret_file(path: object, info: ValidationInfo) -> SecretFile:
     if isinstance(path, SecretFile):
         return path
     resolved = _resolved(path, info)
-    secret = _read(resolved).strip()
+    return SecretFile(resolved, _secret_in(resolved))
+
+
+def _secret_in(path: Path) -> str:
+    secret = _read(path).strip()
     if not secret:
-        raise ValueError(f"{resolved} is empty: it should hold the secret and nothing else")
-    return SecretFile(resolved, secret)
+        raise ValueError(f"{path} is empty: it should hold the secret and nothing else")
+    return secret
 
 
 def _file(path: object, info: ValidationInfo) -> str:

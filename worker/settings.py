@@ -78,7 +78,7 @@ class KafkaSettings(Section):
             security_protocol=self.security_protocol,
             sasl_mechanism=self.sasl_mechanism,
             sasl_username=self.sasl_username,
-            sasl_password=password.get_secret_value() if password else None,
+            sasl_password=password.get_secret_value if password else None,
             ssl_cafile=self.ssl_cafile,
             ssl_certfile=self.ssl_certfile,
             ssl_keyfile=self.ssl_keyfile,
@@ -280,10 +280,10 @@ class Settings(Section):
         of_gateway = {"webhook_secret", "webhook_secret_file"}
         return tuple(Feed(**feed.model_dump(exclude=of_gateway)) for feed in self.feeds)
 
-    def webhook_secrets(self) -> dict[str, bytes]:
+    def webhook_secrets(self) -> dict[str, SecretStr]:
         """The secrets of feeds that have one, by the feed's name."""
         found = {feed.name: feed.webhook_secret or feed.webhook_secret_file for feed in self.feeds}
-        return {name: secret.get_secret_value().encode() for name, secret in found.items() if secret}
+        return {name: secret for name, secret in found.items() if secret}
 
     def environment_list(self) -> tuple[Environment, ...]:
         """The environments as consumers know them."""

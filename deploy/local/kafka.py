@@ -68,19 +68,22 @@ class Kafka(Server):
         return self.folder / "tmp"
 
     def _prepare(self) -> None:
-        self.port, controller, self.proxied_port, self.behind_proxy_port = ports_of(self.folder, 4)
-        settings = SETTINGS | {
-            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{controller},"
-            f"PROXIED://{HOST}:{self.behind_proxy_port}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port},PROXIED://{HOST}:{self.proxied_port}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
-            "controller.quorum.bootstrap.servers": f"{HOST}:{controller}",
-            "log.dirs": str(self.folder / "data"),
-        }
-        self._properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        self.port, self._controller_port, self.proxied_port, self.behind_proxy_port = ports_of(self.folder, 4)
+        self._properties.write_text("".join(f"{name}={value}\n" for name, value in self._settings().items()))
         self._scratch.mkdir(exist_ok=True)
         if not (self.folder / "data" / "meta.properties").exists():
             self._format()
+
+    def _settings(self) -> dict[str, str]:
+        controller = f"{HOST}:{self._controller_port}"
+        return SETTINGS | {
+            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{controller},"
+            f"PROXIED://{HOST}:{self.behind_proxy_port}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port},PROXIED://{HOST}:{self.proxied_port}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
+            "controller.quorum.bootstrap.servers": controller,
+            "log.dirs": str(self.folder / "data"),
+        }
 
     def _format(self) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

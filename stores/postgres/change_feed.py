@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from stores.errors import StoreError
-from stores.postgres.connection import Pool, connected
+from stores.postgres.connection import Dsn, Pool, connected
 from stores.postgres.pooled import Pooled
 from stores.postgres.queries import query
 from stores.target import Change
@@ -170,7 +170,7 @@ class Lead:
 class ChangeFeed(Pooled):
     """Reads what is committed, in an order that one triple remembers: no gap, no double, whatever the commit order."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: Dsn) -> None:
         self._dsn = dsn
         super().__init__(Pool(dsn, max_size=4))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,7 +12,10 @@ import asyncpg
 from stores.errors import BatchRejectedError, StoreRefusedError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Iterator
+
+Dsn = str | Callable[[], str]
+"""Where the server is, and who we are. A function is asked before each connection, since passwords are replaced."""
 
 CONNECT_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 60.0
@@ -42,7 +46,8 @@ _WHAT_TO_DO = {
     "3D000": "the database does not exist: create it, or correct postgres.dsn",
     "28000": "the server does not let this user in: correct postgres.dsn or pg_hba.conf",
     "28P01": "the password is wrong: correct postgres.dsn",
-    "42501": "the user lacks a privilege: it needs to read and write the tables and to create temporary ones",
+    "42501": "the user lacks a privilege: run `cohort-sync migrate --grant` for it, as the owner of the tables",
+    "42704": "there is no such role: create it first",
     "42P01": "a table is missing: run `cohort-sync migrate`",
     "42703": "a column is missing: run `cohort-sync migrate`",
 }
@@ -85,6 +90,10 @@ def postgres_errors() -> Iterator[None]:
 
 def describe(exc: BaseException) -> str:
     """The kind of error, without the server's text, which may quote a row."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({exc.verify_message}): see postgres.sslrootcert"
+    if type(exc) is ConnectionError:  # only the driver raises this one: the server declined to begin TLS
+        return "it does not speak TLS: see postgres.sslmode"
     sqlstate = getattr(exc, "sqlstate", None)
     return f"{type(exc).__name__} ({sqlstate})" if sqlstate else type(exc).__name__
 
@@ -94,14 +103,17 @@ class Pool:
 
     def __init__(
         self,
-        dsn: str,
+        dsn: Dsn,
         *,
         max_size: int,
         session: Mapping[str, str] = KEEPALIVE,
         prepare: Callable[[asyncpg.Connection], Awaitable[None]] | None = None,
     ) -> None:
+        async def connect(_: None, **options: Any) -> asyncpg.Connection:
+            return await asyncpg.connect(_now(dsn), **options)
+
         self._pool: asyncpg.Pool = asyncpg.create_pool(
-            dsn,
+            connect=connect,
             min_size=0,
             max_size=max_size,
             timeout=CONNECT_TIMEOUT_S,
@@ -132,11 +144,11 @@ class Pool:
 
 
 @asynccontextmanager
-async def connected(dsn: str, **server_settings: str) -> AsyncIterator[asyncpg.Connection]:
+async def connected(dsn: Dsn, **server_settings: str) -> AsyncIterator[asyncpg.Connection]:
     """One session outside a pool, for commands. Errors come out as `stores.errors`."""
     with postgres_errors():
         connection: Any = await asyncpg.connect(
-            dsn,
+            _now(dsn),
             timeout=CONNECT_TIMEOUT_S,
             server_settings={"application_name": "cohort-sync", **KEEPALIVE, **server_settings},
         )
@@ -144,3 +156,7 @@ async def connected(dsn: str, **server_settings: str) -> AsyncIterator[asyncpg.C
             yield connection
         finally:
             await connection.close(timeout=CONNECT_TIMEOUT_S)
+
+
+def _now(dsn: Dsn) -> str:
+    return dsn if isinstance(dsn, str) else dsn()

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from stores.model import SegmentKey
-from stores.postgres.connection import Pool
+from stores.postgres.connection import Dsn, Pool
 from stores.postgres.pooled import Pooled
 from stores.postgres.queries import query
 
@@ -42,7 +42,7 @@ class NotedReject(NamedTuple):
 class RejectIndex(Pooled):
     """Takes note of rejects. Every method raises one of `stores.errors` and nothing else."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: Dsn) -> None:
         super().__init__(Pool(dsn, max_size=1))
 
     async def note(self, rejects: Sequence[RejectedMember]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from stores.model import Position, SegmentKey
-from stores.postgres.connection import Pool
+from stores.postgres.connection import Dsn, Pool
 from stores.postgres.copy_rows import context_id
 from stores.postgres.pooled import Pooled
 from stores.postgres.queries import query
@@ -59,7 +59,7 @@ class Edit(NamedTuple):
 class SegmentStore(Pooled):
     """What a gateway asks of segments. Every method raises one of `stores.errors` and nothing else."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: Dsn) -> None:
         super().__init__(Pool(dsn, max_size=4))
 
     async def name_list(self, feed: str, cohort: str, name: str) -> None:

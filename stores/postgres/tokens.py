@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from stores.postgres.connection import Pool, connected
+from stores.postgres.connection import Dsn, Pool, connected
 from stores.postgres.migrating import require_schema
 from stores.postgres.pooled import Pooled
 from stores.postgres.queries import query
@@ -45,7 +45,7 @@ class StoredToken(msgspec.Struct, frozen=True, kw_only=True):
 class TokenStore(Pooled):
     """What a gateway asks of the tokens. Every method raises one of `stores.errors` and nothing else."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: Dsn) -> None:
         super().__init__(Pool(dsn, max_size=1))
 
     async def fingerprint(self) -> str:

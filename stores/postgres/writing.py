@@ -13,7 +13,7 @@ import asyncpg
 from stores.base import Applied, SegmentRef
 from stores.errors import StoreRefusedError
 from stores.model import TOPIC_ID_BITS, Clearing, DeltaGroup, SegmentChange, SegmentKey
-from stores.postgres.connection import WRITER_SESSION, Pool
+from stores.postgres.connection import WRITER_SESSION, Dsn, Pool
 from stores.postgres.copy_rows import COLUMNS, copy_rows
 from stores.postgres.pooled import Pooled
 from stores.postgres.queries import query
@@ -56,7 +56,7 @@ class PostgresStore(Pooled):
     counted from the rows that carry this transaction's id, so counts are exact whatever the batch held.
     """
 
-    def __init__(self, dsn: str, *, pool_max_size: int) -> None:
+    def __init__(self, dsn: Dsn, *, pool_max_size: int) -> None:
         super().__init__(Pool(dsn, max_size=pool_max_size, session=WRITER_SESSION, prepare=_create_stage))
 
     async def facts(self) -> StoreFacts:

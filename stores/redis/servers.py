@@ -6,13 +6,14 @@ Source of the cluster's part: "Redis cluster specification" and the answer of CL
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import sha256
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.crc import key_slot
+from redis.credentials import CredentialProvider
 from redis.exceptions import AskError, ClusterDownError, MasterDownError, RedisError, ResponseError, TryAgainError
 
 from stores.redis.node import Command, Node
@@ -24,16 +25,33 @@ MARKED_SLOTS = 256
 """So many slots, evenly spread, tell whether their servers still have what was written to them."""
 _ELSEWHERE = (AskError, ClusterDownError, MasterDownError, TryAgainError)  # MovedError is an AskError
 _UNKNOWN = "unknown"
+_CREDENTIALS = {"username", "password"}
 
 Address = tuple[str, int]
+
+
+class CurrentCredentials(CredentialProvider):
+    """The user and the password that the URL has when a connection is made: they may be replaced."""
+
+    def __init__(self, url: Callable[[], str]) -> None:
+        self._url = url
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """The password, with the user before it where there is one."""
+        found = parse_url(self._url())
+        user, password = found.get("username"), found.get("password", "")
+        return (user, password) if user else (password,)
 
 
 class Servers:
     """Routes commands. After an error it looks anew who serves what."""
 
-    def __init__(self, url: str, **tls: str | None) -> None:
-        options: dict[str, Any] = dict(parse_url(url)) | {name: value for name, value in tls.items() if value}
+    def __init__(self, url: Callable[[], str], **tls: str | None) -> None:
+        options: dict[str, Any] = dict(parse_url(url())) | {name: value for name, value in tls.items() if value}
         self._connection_class: type[AbstractConnection] = options.pop("connection_class", Connection)
+        if options.keys() & _CREDENTIALS:
+            options = {name: value for name, value in options.items() if name not in _CREDENTIALS}
+            options["credential_provider"] = CurrentCredentials(url)
         self._options = options
         seed: Address = options.get("host", "localhost"), options.get("port", 6379)
         self._nodes: dict[Address, Node] = {seed: Node(self._connection_class, options)}

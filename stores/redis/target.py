@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -32,7 +32,7 @@ class RedisTarget:
 
     def __init__(
         self,
-        url: str,
+        url: str | Callable[[], str],
         *,
         prefix: str | None = None,
         ssl_cafile: str | None = None,
@@ -48,7 +48,8 @@ class RedisTarget:
         self._marker = f"{self._marks}{{{self._synchronized_on}}}"
         self._seen: bytes | None = None
         """What the marker held when we last looked at it or left it."""
-        self._servers = Servers(url, ssl_ca_certs=ssl_cafile, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
+        current = (lambda: url) if isinstance(url, str) else url  # asked before each connection: passwords are replaced
+        self._servers = Servers(current, ssl_ca_certs=ssl_cafile, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
 
     async def __aenter__(self) -> Self:
         return self

@@ -214,6 +214,20 @@ async def test_a_wrong_password_is_told_by_config_check(bench: Bench, tmp_path: 
     assert b"wrong-one" not in checked.stdout + checked.stderr
 
 
+async def test_a_password_that_is_replaced_is_used_at_the_next_connection(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    with Valkey(tmp_path / "own").start() as server:
+        file.write_text(server.url.replace("redis://", "redis://:none-yet@"))
+        async with Redis.from_url(server.url) as admin, RedisTarget(file.read_text) as target:
+            for password in ("first", "second"):
+                file.write_text(server.url.replace("redis://", f"redis://:{password}@"))
+                await admin.config_set("requirepass", password)
+                await admin.client_kill_filter(_type="normal", skipme=True)
+                await eventually(partial(works, target.settle))
+                await eventually(partial(works, partial(target.apply, CHANGES)))
+                assert await is_whole(target)
+
+
 @asynccontextmanager
 async def behind_tls(server: Valkey, authority: trustme.CA, name: str) -> AsyncIterator[str]:
     """The URL of a proxy that speaks TLS. The Valkey that we have is built without."""

@@ -46,7 +46,7 @@ async def projecting(settings: Settings, projections: Sequence[ProjectionSetting
     names = [projection.name for projection in projections]
     metrics, health = ProjectionMetrics(names), Health(())
     async with AsyncExitStack() as stack:
-        feed = await stack.enter_async_context(ChangeFeed(settings.postgres.url()))
+        feed = await stack.enter_async_context(ChangeFeed(settings.postgres.url))
         await feed.require_schema()
         # Each is opened twice: the command's own use of a target and the projector's don't disturb each other.
         own, theirs = [{each.name: target_of(each) for each in projections} for _ in range(2)]

@@ -52,8 +52,8 @@ async def run_gateway(settings: Settings) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stopping.set)
     async with AsyncExitStack() as stack:
-        tokens = await stack.enter_async_context(TokenStore(settings.postgres.url()))
-        segments = await stack.enter_async_context(SegmentStore(settings.postgres.url()))
+        tokens = await stack.enter_async_context(TokenStore(settings.postgres.url))
+        segments = await stack.enter_async_context(SegmentStore(settings.postgres.url))
         producer = await stack.enter_async_context(AcknowledgedProducer(settings.kafka.connection()))
         known = KnownTokens(tokens, health)
         in_flight = InFlight()

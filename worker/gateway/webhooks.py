@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -34,7 +35,7 @@ class Webhooks:
         intake: Intake,
         *,
         feeds: Mapping[str, Feed],
-        secrets: Mapping[str, bytes],
+        secrets: Mapping[str, SecretStr],
         formats: Formats,
         answers: CustomAnswers,
         clock: Callable[[], float] = time.time,
@@ -57,7 +58,8 @@ class Webhooks:
         if feed is not None and secret is not None:
             with self._intake.of_strangers.request() as account:
                 body = await self._intake.body(request, account)
-                check_signature(request.headers.getlist("heap-hash"), body, secret, now_s=self._clock())
+                shown = request.headers.getlist("heap-hash")
+                check_signature(shown, body, secret.get_secret_value().encode(), now_s=self._clock())
                 with self._intake.in_flight.request():
                     return await self._take(request, body, feed, None)
         token = self._intake.admit(request)

@@ -136,7 +136,7 @@ def test_without_kafka_a_command_says_so_and_its_client_says_nothing(
     done = command_line.configured(*command)
     assert (done.status, done.out) == (1, "")
     address = f"Kafka at 127.0.0.1:{command_line.closed_port} (kafka.bootstrap_servers) is not available: "
-    assert done.err == f"cohort-sync: {address}KafkaConnectionError\n"
+    assert done.err == f"cohort-sync: {address}ConnectionRefusedError\n"
     assert caplog.messages == []
 
 

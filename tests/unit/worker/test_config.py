@@ -233,7 +233,8 @@ def test_sasl_needs_a_name_and_a_password(file: File) -> None:
     assert len(file.problems(text)) == 2
     environ = {"COHORT_SYNC_KAFKA__SASL_USERNAME": "me", "COHORT_SYNC_KAFKA__SASL_PASSWORD": "123"}
     connection = file.load(text, environ).kafka.connection()
-    assert (connection.sasl_username, connection.sasl_password) == ("me", "123")
+    assert connection.sasl_password is not None
+    assert (connection.sasl_username, connection.sasl_password()) == ("me", "123")
 
 
 @pytest.mark.parametrize(
@@ -285,3 +286,21 @@ def test_two_projections_do_not_share_a_target(file: File) -> None:
     problem = file.problem("\n".join([SMALLEST + "projections:", *projections]))
 
     assert problem.endswith("projections[1].prefix: is that of projections[0], in the same place: give each its own")
+
+
+def test_a_secret_in_a_file_is_the_one_that_it_holds_now(file: File) -> None:
+    secret = file.folder / "password"
+    secret.write_text("first\n")
+    text = SMALLEST.replace(
+        "kafka: {", "kafka: {security_protocol: SASL_SSL, sasl_username: me, sasl_password_file: password, "
+    )
+    password = file.load(text).kafka.connection().sasl_password
+    assert password is not None
+
+    assert password() == "first"
+    secret.write_text("second\n")
+    assert password() == "second"
+    secret.write_text("")
+    assert password() == "second"
+    secret.unlink()
+    assert password() == "second"
