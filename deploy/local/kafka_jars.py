@@ -54,7 +54,7 @@ def copy_dependencies(folder: Path) -> None:
     print("Fetching Apache Kafka with Maven", file=sys.stderr)
     maven = ["mvn", "--quiet", "--batch-mode", "--strict-checksums", f"--file={HERE / 'pom.xml'}"]
     done = subprocess.run(
-        [*maven, *_repository(), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"],
+        [*maven, *maven_repository(), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -66,7 +66,7 @@ def copy_dependencies(folder: Path) -> None:
         raise KafkaNotFetchedError(message)
 
 
-def _repository() -> list[str]:
+def maven_repository() -> list[str]:
     """A place for what Maven keeps, if the account has no home, as in some containers. Java does not look at $HOME."""
     try:
         home = pwd.getpwuid(os.getuid()).pw_dir

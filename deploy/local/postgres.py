@@ -116,9 +116,15 @@ class Postgres(Server):
         self._run("psql", *address, "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--quiet", text=ROLE_AND_DATABASE)
         self._whole.touch()
 
+    def _settings(self) -> dict[str, str]:
+        return SETTINGS | {"port": str(self.port)}
+
+    def _program(self) -> str:
+        return "postgres"
+
     def _command(self) -> list[str]:
-        settings = SETTINGS | {"port": str(self.port)}
-        return as_system_user("postgres", *(f"--{name.replace('_', '-')}={value}" for name, value in settings.items()))
+        settings = self._settings().items()
+        return as_system_user(self._program(), *(f"--{name.replace('_', '-')}={value}" for name, value in settings))
 
     def _environment(self) -> Mapping[str, str]:
         """Ours, without what libpq would read, and with messages in English, for `READY`."""

@@ -9,7 +9,7 @@ restored from a dump is stamped anew before anything may use it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from stores.errors import StoreRefusedError
@@ -19,6 +19,7 @@ from stores.postgres.queries import SQL_FOLDER, query
 if TYPE_CHECKING:
     from asyncpg import Connection
 
+Part = Literal["worker", "projector", "gateway", "operator"]
 OLDEST_SERVER = (15, 0)
 STAMPS = "stamps_of_this_server"
 """Told among the migrations where the database came from another server."""
@@ -43,6 +44,15 @@ async def migrate(dsn: str) -> list[str]:
             return applied
         finally:
             await session.execute(query("unlock_migrations"))
+
+
+async def grant(dsn: str, part: Part, role: str) -> list[str]:
+    """Lets this role do what this part needs, and returns the statements. To be repeated after each migration."""
+    async with connected(dsn) as session, session.transaction():
+        statements: list[str] = [statement for (statement,) in await session.fetch(query("list_grants"), part, role)]
+        for statement in statements:
+            await session.execute(statement)
+        return statements
 
 
 async def missing_migrations(dsn: str) -> list[str]:

@@ -281,6 +281,57 @@ SET epoch = epoch + 1, marker = gen_random_uuid(), cursor_xid = DEFAULT, cursor_
 -- name: stamp_origin
 UPDATE origin SET system_identifier = server.system_identifier FROM pg_control_system() AS server;
 
+-- name: list_grants
+-- What a part of cohort-sync needs, and nothing else, as statements: a role's name can't be bound. `operator` is for
+-- the commands that people run. Who migrates owns the tables, and needs no grant.
+SELECT format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), $2::text)
+UNION ALL
+SELECT format('GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), $2::text) WHERE $1 = 'worker'
+UNION ALL
+SELECT format('GRANT %s ON %I TO %I', privileges, relation, $2::text)
+FROM (VALUES
+    ('worker', 'environment', 'SELECT, INSERT'),
+    ('worker', 'topic', 'SELECT, INSERT, UPDATE'),  -- UPDATE, so that it may be locked
+    ('worker', 'segment', 'SELECT, INSERT, UPDATE'),
+    ('worker', 'membership', 'SELECT, INSERT, UPDATE'),
+    ('worker', 'clearing', 'SELECT, INSERT, UPDATE, DELETE'),
+    ('worker', 'open_session', 'SELECT'),
+    ('worker', 'ingestion', 'SELECT, INSERT, UPDATE'),
+    ('worker', 'erasure', 'SELECT'),
+    ('worker', 'erasure_salt', 'SELECT'),
+    ('worker', 'rejected_member', 'SELECT, INSERT, DELETE'),
+    ('projector', 'environment', 'SELECT'),
+    ('projector', 'segment', 'SELECT'),
+    ('projector', 'membership', 'SELECT'),
+    ('projector', 'ingestion', 'SELECT'),
+    ('projector', 'projection', 'SELECT, INSERT, UPDATE'),
+    ('projector', 'erasure', 'SELECT'),
+    ('gateway', 'environment', 'SELECT'),
+    ('gateway', 'topic', 'SELECT'),
+    ('gateway', 'segment', 'SELECT, UPDATE (name, name_edited_at, description, description_edited_at, tags, '
+                           'tags_edited_at, edits)'),
+    ('gateway', 'membership', 'SELECT'),
+    ('gateway', 'membership_in_force', 'SELECT'),
+    ('gateway', 'rejected_member', 'SELECT'),
+    ('gateway', 'access_token', 'SELECT, UPDATE (last_used_at)'),
+    ('gateway', 'cohort_list', 'SELECT, INSERT, UPDATE'),
+    ('operator', 'environment', 'SELECT'),
+    ('operator', 'topic', 'SELECT'),
+    ('operator', 'segment', 'SELECT, UPDATE'),
+    ('operator', 'membership', 'SELECT, UPDATE, DELETE'),
+    ('operator', 'membership_in_force', 'SELECT'),
+    ('operator', 'open_session', 'SELECT'),
+    ('operator', 'ingestion', 'SELECT'),
+    ('operator', 'projection', 'SELECT, INSERT, UPDATE, DELETE'),
+    ('operator', 'erasure', 'SELECT, INSERT, UPDATE, DELETE'),
+    ('operator', 'erasure_salt', 'SELECT'),
+    ('operator', 'rejected_member', 'SELECT, DELETE'),
+    ('operator', 'access_token', 'SELECT, INSERT, UPDATE')
+) AS needed (part, relation, privileges)
+WHERE part = $1
+UNION ALL
+SELECT format('GRANT SELECT ON schema_migration, origin TO %I', $2::text);
+
 -- name: have_citus
 SELECT to_regclass('pg_dist_partition') IS NOT NULL;
 

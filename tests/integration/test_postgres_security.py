@@ -1,0 +1,235 @@
+"""A PostgreSQL that shows who it is and asks who we are, and roles that may do their part and nothing else."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Self, get_args
+
+import asyncpg
+import pytest
+import trustme
+
+from deploy.local.processes import HOST
+from deploy.local.servers import Kafka, Postgres
+from deploy.local.valkey import Valkey
+from stores.postgres.migrating import Part
+from tests.gateway import GatewayUnderTest, a_batch
+from tests.integration.test_projection import InRedis
+from tests.secure_postgres import PASSWORD, SecurePostgres
+from tests.worker_process import Bench, eventually, webhook
+
+PARTS: tuple[Part, ...] = get_args(Part)
+SEGMENT = "/api/v2/segments/web/production/amplitude-c1"
+DRAIN = {"action_type": "segment.users.drain", "data": {"segment": {"id": "c3"}}}
+
+
+@pytest.fixture(scope="module")
+def secure_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecurePostgres]:
+    with SecurePostgres(tmp_path_factory.mktemp("secure-postgres")).start() as server:
+        yield server
+
+
+class Roles:
+    """A database of this test's own, its owner, who migrates, and a role for each part of cohort-sync."""
+
+    def __init__(self, server: SecurePostgres) -> None:
+        self._server = server
+        self._suffix = uuid.uuid4().hex[:8]
+        self._database = f"test_{self._suffix}"
+
+    async def __aenter__(self) -> Self:
+        for part in ("migrator", *PARTS):
+            await self._server.make_role(self.role(part))
+        await self._server.as_superuser(
+            f"CREATE DATABASE {self._database} OWNER {self.role('migrator')}",
+            f"GRANT pg_read_all_stats TO {self.role('worker')}",
+        )
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._server.as_superuser(f"DROP DATABASE {self._database} WITH (FORCE)")
+
+    def role(self, part: str) -> str:
+        return f"{part}_{self._suffix}"
+
+    def dsn(self, part: str, password: str = PASSWORD) -> str:
+        return self._server.dsn_of(self.role(part), self._database, password)
+
+    def settings(self, part: str) -> dict[str, str]:
+        """As this role, to nobody but the right server."""
+        return {"dsn": self.dsn(part), "sslmode": "verify-full", "sslrootcert": str(self._server.cafile)}
+
+    async def migrate(self, bench: Bench) -> None:
+        """As the README has it."""
+        bench.settings["postgres"] = self.settings("migrator")
+        grants = [argument for part in PARTS for argument in ("--grant", part, self.role(part))]
+        done = await bench.run("migrate", *grants)
+        assert done.returncode == 0, done.stderr
+        assert f"GRANT SELECT, INSERT ON environment TO {self.role('worker')}" in done.stdout.decode()
+
+
+@pytest.fixture
+async def roles(secure_postgres: SecurePostgres) -> AsyncIterator[Roles]:
+    async with Roles(secure_postgres) as made:
+        yield made
+
+
+@pytest.fixture
+async def own(kafka: Kafka, roles: Roles, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Migrated; it looks into the database as its owner."""
+    async with Bench(kafka.bootstrap_servers, roles.dsn("migrator"), tmp_path) as bench:
+        await roles.migrate(bench)
+        yield bench
+
+
+async def test_only_the_right_server_under_its_right_name_is_believed(
+    own: Bench, roles: Roles, postgres: Postgres
+) -> None:
+    right = roles.settings("worker")
+    other = own.folder / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
+
+    async def found(settings: dict[str, str]) -> str | None:
+        own.settings["postgres"] = settings
+        checked = await own.run("config", "check", "--json")
+        assert PASSWORD.encode() not in checked.stdout + checked.stderr
+        [why] = [each["why"] for each in map(json.loads, checked.stdout.splitlines()) if each["check"] == "PostgreSQL"]
+        return None if why is None else str(why)
+
+    assert await found(right) is None
+    assert "certificate is not trusted" in str(await found(right | {"sslrootcert": str(other)}))
+    by_another_name = right["dsn"].replace(f"@{HOST}", "@localhost")
+    assert "Hostname mismatch" in str(await found(right | {"dsn": by_another_name}))
+    assert "does not speak TLS" in str(await found(right | {"dsn": postgres.dsn}))
+
+
+async def test_every_part_can_do_its_work_as_its_own_role(own: Bench, roles: Roles, valkey: Valkey) -> None:
+    own.settings["feeds"].append({"name": "heap", "topics": [own.segment_topic + "-heap"], "format": "heap-inbound"})
+    own.settings["feeds"][-1]["environment"] = "production"
+    await own.create_topics({own.segment_topic + "-heap": 1})
+    projected = InRedis(own, valkey)
+
+    def become(part: Part) -> None:
+        own.settings["postgres"] = roles.settings(part)
+
+    async with GatewayUnderTest(own) as gateway:
+        become("gateway")
+        await gateway.start()
+        become("operator")
+        token = await gateway.token()
+        batch = a_batch("u1", "u2", "bad")
+        batch["batch"][2]["userId"] = 1.5  # type: ignore[index]
+        assert (await gateway.sync(batch, token)).status_code == 204
+        await own.publish(own.webhook_topic, webhook("c2", "u1", "u3"))
+        await own.publish(
+            own.segment_topic + "-heap", {"action_type": "segment.users.sync", "data": _heap("u1")}, DRAIN
+        )
+
+        become("worker")
+        await own.catch_up()
+        assert await own.members("amplitude-c1") == {"u1": True, "u2": True}
+        assert await own.members("heap-inbound-c3") == {"u1": False}
+
+        become("projector")
+        await projected.project()
+        assert await projected.references("u1") == {"amplitude-c1.g1", "amplitude-c2.g1"}
+
+        said = {"authorization": token}
+        assert (await gateway.client.get(SEGMENT, headers=said)).status_code == 200
+        assert (await gateway.client.get(f"{SEGMENT}/contexts/u1", headers=said)).status_code == 200
+        [rejected] = (await gateway.client.get(f"{SEGMENT}/rejected", headers=said)).json()["items"]
+        assert rejected["reason"] == "context_key_invalid"
+        renamed = [{"op": "replace", "path": "/name", "value": "Ours"}]
+        assert (await gateway.client.patch(SEGMENT, json=renamed, headers=said)).status_code == 200
+
+    become("operator")
+    [token_id] = [each["id"] for each in await own.rows("tokens", "list")]
+    for command in (
+        ["config", "check"],
+        ["status"],
+        ["segments"],
+        ["segments", "set-generation", "amplitude-c2", "1"],
+        ["members", "amplitude-c1", "--all"],
+        ["explain", "amplitude-c1", "u1", "--record"],
+        ["dead-letters", "list"],
+        ["dead-letters", "replay"],
+        ["sdk-data"],
+        ["tokens", "revoke", token_id],
+        ["erase", "u3"],
+    ):
+        done = await own.run(*command)
+        assert done.returncode == 0, (command, done.stderr)
+    projector = projected.start()
+    for command in (["audit", "sdk", "--repair"], ["rebuild", "sdk"]):
+        done = await own.run(*command)
+        assert done.returncode == 0, (command, done.stderr)
+    assert await projector.stop() == 0
+
+
+def _heap(user: str) -> dict[str, object]:
+    return {"segment": {"id": "c3", "name": "C"}, "add": [{"id": user}]}
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_no_part_may_change_the_schema_or_do_the_work_of_another(own: Bench, roles: Roles, part: Part) -> None:
+    session = await asyncpg.connect(roles.dsn(part))
+    statements = [
+        "CREATE TABLE mine ()",
+        "CREATE SCHEMA mine",
+        "ALTER TABLE membership ADD COLUMN mine int",
+        "DROP TABLE membership",
+        "TRUNCATE membership",
+        "CREATE INDEX ON membership (context_key)",
+        "CREATE OR REPLACE FUNCTION horizon() RETURNS xid8 LANGUAGE sql AS 'SELECT NULL::xid8'",
+        "DELETE FROM schema_migration",
+        "UPDATE erasure_salt SET salt = ''",
+    ]
+    if part != "operator":
+        statements += ["DELETE FROM membership", "DELETE FROM erasure", "INSERT INTO access_token DEFAULT VALUES"]
+    if part in ("gateway", "projector"):
+        statements += ["UPDATE membership SET included = true", "UPDATE segment SET generation = 2"]
+    if part in ("worker", "projector"):
+        statements += ["SELECT * FROM access_token"]
+
+    for statement in statements:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await session.execute(statement)
+    await session.close()
+    assert await own.sql.fetchval("SELECT count(*) FROM schema_migration")
+
+
+async def test_a_password_that_is_replaced_while_it_runs_is_used_at_the_next_connection(
+    own: Bench, roles: Roles, secure_postgres: SecurePostgres, valkey: Valkey
+) -> None:
+    own.settings["postgres"] = {}
+    projected = InRedis(own, valkey)
+    files = {}
+    for part in ("worker", "projector"):
+        files[part] = own.folder / f"dsn-of-{part}"
+        files[part].write_text(roles.dsn(part) + "\n")
+    own.settings["postgres"] = {"dsn_file": str(files["worker"])}
+    worker = own.start_worker()
+    await worker.logged("worker_started")
+    own.settings["postgres"] = {"dsn_file": str(files["projector"])}
+    projector = projected.start()
+    await own.publish(own.webhook_topic, webhook("c1", "u1"))
+
+    async def is_projected(key: str) -> bool:
+        return bool(await projected.references(key))
+
+    await eventually(lambda: is_projected("u1"))
+    for part, file in files.items():
+        role = roles.role(part)
+        file.write_text(roles.dsn(part, "second"))
+        await secure_postgres.as_superuser(
+            f"ALTER ROLE {role} PASSWORD 'second'",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'",
+        )
+    await own.publish(own.webhook_topic, webhook("c1", "u2"))
+
+    await eventually(lambda: is_projected("u2"))
+    assert (worker.returncode, projector.returncode) == (None, None)
+    projected.close()
