@@ -16,6 +16,8 @@ from stores.postgres.migrating import require_schema
 from stores.postgres.queries import query
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from asyncpg import Connection
 
 LOOK_EVERY_S = 0.05
@@ -46,11 +48,16 @@ class Erasures:
         Returns once no transaction runs any more that may not have seen it.
         """
         barred_at: datetime = await self._session.fetchval(query("note_erasure"), context_id(context_key))
+        await self.seen_by_all_writers()
+        return barred_at
+
+    async def seen_by_all_writers(self) -> None:
+        """Returns once no transaction runs any more that may not have seen who is barred by now."""
         # Whoever wrote without seeing it had an id before that was committed, and so before this one.
         xid = await self._session.fetchval(query("current_xid"))
         while True:
             if await self._session.fetchval(query("have_passed"), xid):
-                return barred_at
+                return
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def memberships(self, context_key: str) -> list[ErasedMembership]:
@@ -62,8 +69,12 @@ class Erasures:
 
     async def put_out(self, context_key: str) -> None:
         """Out of every segment, by way of the change feed, so that projectors follow."""
+        await self.put_out_context(context_id(context_key))
+
+    async def put_out_context(self, context: UUID) -> None:
+        """The same of one of whom only the hash is known."""
         async with self._session.transaction():
-            await self._session.execute(query("put_out_everywhere"), context_id(context_key))
+            await self._session.execute(query("put_out_everywhere"), context)
             await self._session.execute(query("count_flips"))
 
     async def delete(self, context_key: str) -> None:

@@ -321,10 +321,11 @@ FROM (VALUES
     ('operator', 'membership', 'SELECT, UPDATE, DELETE'),
     ('operator', 'membership_in_force', 'SELECT'),
     ('operator', 'open_session', 'SELECT'),
+    ('operator', 'clearing', 'SELECT'),
     ('operator', 'ingestion', 'SELECT'),
     ('operator', 'projection', 'SELECT, INSERT, UPDATE, DELETE'),
     ('operator', 'erasure', 'SELECT, INSERT, UPDATE, DELETE'),
-    ('operator', 'erasure_salt', 'SELECT'),
+    ('operator', 'erasure_salt', 'SELECT, INSERT'),
     ('operator', 'rejected_member', 'SELECT, DELETE'),
     ('operator', 'access_token', 'SELECT, INSERT, UPDATE')
 ) AS needed (part, relation, privileges)
@@ -691,3 +692,45 @@ ORDER BY rejected_at DESC, position DESC, place;
 -- name: delete_rejects_naming
 -- Of somebody who is erased: rather too many rows than one too few.
 DELETE FROM rejected_member WHERE position($1 IN member) > 0;
+
+-- name: read_segments
+-- Everything of one environment, for another cell; likewise the four below.
+SELECT segment.* FROM segment JOIN environment ON environment.id = environment_id WHERE environment.key = $1
+ORDER BY segment.key;
+
+-- name: read_clearings
+SELECT session, pages, page, event_time, position FROM clearing WHERE segment_id = $1;
+
+-- name: read_memberships
+-- As their records said it, whatever clearings cover.
+SELECT context_key, included OR covered AS included, event_time, position FROM membership WHERE segment_id = $1;
+
+-- name: read_erasures
+SELECT salted_hash, erased_at FROM erasure;
+
+-- name: read_salts
+SELECT salt FROM erasure_salt;
+
+-- name: take_salts
+-- Whoever is looked for is hashed with each.
+INSERT INTO erasure_salt SELECT salt FROM unnest($1::bytea[]) AS theirs (salt) EXCEPT SELECT salt FROM erasure_salt;
+
+-- name: take_erasure
+INSERT INTO erasure (salted_hash, erased_at) VALUES ($1, $2) ON CONFLICT DO NOTHING;
+
+-- name: list_erased_members
+SELECT DISTINCT context_hash FROM membership CROSS JOIN erasure_salt
+JOIN erasure ON salted_hash = sha256(salt || uuid_send(context_hash));
+
+-- name: take_edits
+-- What a person has edited there, unless somebody has edited it here since.
+UPDATE segment
+SET name = CASE WHEN $3 > coalesce(name_edited_at, '-infinity') THEN $2 ELSE name END,
+    name_edited_at = greatest(name_edited_at, $3),
+    description = CASE WHEN $5 > coalesce(description_edited_at, '-infinity') THEN $4 ELSE description END,
+    description_edited_at = greatest(description_edited_at, $5),
+    tags = CASE WHEN $7 > coalesce(tags_edited_at, '-infinity') THEN $6 ELSE tags END,
+    tags_edited_at = greatest(tags_edited_at, $7), edits = greatest(edits, $8),
+    generation = greatest(generation, $9), other_generation = coalesce(other_generation, $10),
+    created_at = least(created_at, $11)
+WHERE id = $1;

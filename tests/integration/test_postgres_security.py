@@ -106,7 +106,9 @@ async def test_only_the_right_server_under_its_right_name_is_believed(
     assert "does not speak TLS" in str(await found(right | {"dsn": postgres.dsn}))
 
 
-async def test_every_part_can_do_its_work_as_its_own_role(own: Bench, roles: Roles, valkey: Valkey) -> None:
+async def test_every_part_can_do_its_work_as_its_own_role(
+    own: Bench, roles: Roles, secure_postgres: SecurePostgres, valkey: Valkey
+) -> None:
     own.settings["feeds"].append({"name": "heap", "topics": [own.segment_topic + "-heap"], "format": "heap-inbound"})
     own.settings["feeds"][-1]["environment"] = "production"
     await own.create_topics({own.segment_topic + "-heap": 1})
@@ -167,6 +169,15 @@ async def test_every_part_can_do_its_work_as_its_own_role(own: Bench, roles: Rol
         done = await own.run(*command)
         assert done.returncode == 0, (command, done.stderr)
     assert await projector.stop() == 0
+
+    become("worker")
+    worker = own.start_worker()
+    await worker.logged("worker_started")
+    await secure_postgres.as_superuser(f"GRANT {roles.role('worker')} TO {roles.role('operator')}")
+    become("operator")
+    copied = await own.run("copy", "production", "--from", str(own.config))
+    assert copied.returncode == 0, copied.stderr
+    assert await worker.stop() == 0
 
 
 def _heap(user: str) -> dict[str, object]:

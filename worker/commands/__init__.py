@@ -29,6 +29,7 @@ COMMANDS = {
     "rebuild": "rebuild",
     "audit": "audit",
     "sdk-data": "sdk_data",
+    "copy": "copy",
     "status": "status",
     "tokens": "tokens",
 }
