@@ -36,7 +36,7 @@ def crd_schemas(text: str) -> Iterator[tuple[str, Schema]]:
 
 
 def _file(kind: str, group: str, version: str) -> str:
-    return "-".join(part for part in (kind.lower(), group.split(".")[0], version) if part)
+    return "-".join(part for part in (kind.lower(), group.split(".", maxsplit=1)[0], version) if part)
 
 
 def _needed(name: str, definitions: Mapping[str, Schema]) -> Schema:

@@ -1,0 +1,334 @@
+{{- define "cohort-sync.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "cohort-sync.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- $name := include "cohort-sync.name" . }}
+{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "cohort-sync.selector" -}}
+app.kubernetes.io/name: {{ include "cohort-sync.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "cohort-sync.labels" -}}
+{{ include "cohort-sync.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "cohort-sync.serviceAccount" -}}
+{{- default (ternary (include "cohort-sync.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name }}
+{{- end }}
+
+{{- define "cohort-sync.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* Longer than the drain and what comes after it, so that Kubernetes never cuts a batch off. */}}
+{{- define "cohort-sync.graceSeconds" -}}
+{{- $shutdown := default dict .Values.config.shutdown }}
+{{- add 15 (ceil (default 60 $shutdown.grace_s)) }}
+{{- end }}
+
+{{/* cohort-sync.yaml: the values' own settings, with where to listen and where the credentials are. */}}
+{{- define "cohort-sync.config" -}}
+{{- $credentials := .Values.credentials }}
+{{- $folder := "/etc/cohort-sync/credentials" }}
+{{- $config := deepCopy .Values.config }}
+{{- $_ := set $config "http" (dict "host" "0.0.0.0" "port" 9400) }}
+{{- $_ := set $config "gateway" (merge (dict "host" "0.0.0.0" "port" 8400) (default dict $config.gateway)) }}
+{{- $_ := set $config "postgres" (merge (dict "dsn_file" (printf "%s/postgres-dsn" $folder)) (default dict $config.postgres)) }}
+{{- if $credentials.postgresTls.existingSecret }}
+{{- $_ := set $config.postgres "sslmode" $credentials.postgresTls.mode }}
+{{- $_ := set $config.postgres "sslrootcert" (printf "%s/postgres-ca.crt" $folder) }}
+{{- end }}
+{{- if $credentials.kafka.existingSecret }}
+{{- $_ := set $config.kafka "sasl_password_file" (printf "%s/kafka-password" $folder) }}
+{{- end }}
+{{- if $credentials.kafkaTls.existingSecret }}
+{{- $_ := set $config.kafka "ssl_cafile" (printf "%s/kafka-ca.crt" $folder) }}
+{{- if $credentials.kafkaTls.certKey }}
+{{- $_ := set $config.kafka "ssl_certfile" (printf "%s/kafka-tls.crt" $folder) }}
+{{- $_ := set $config.kafka "ssl_keyfile" (printf "%s/kafka-tls.key" $folder) }}
+{{- end }}
+{{- end }}
+{{- if $credentials.projections.existingSecret }}
+{{- range $config.projections }}
+{{- if and (eq .type "redis") (not .url) }}
+{{- $_ := set . "url_file" (printf "%s/projection-%s" $folder .name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if $credentials.webhooks.existingSecret }}
+{{- range $config.feeds }}
+{{- if has .name $credentials.webhooks.feeds }}
+{{- $_ := set . "webhook_secret_file" (printf "%s/webhook-%s" $folder .name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if .Values.manifests }}
+{{- $_ := set $config "manifests_dir" "/etc/cohort-sync/config/manifests" }}
+{{- end }}
+{{- toYaml $config }}
+{{- end }}
+
+{{- define "cohort-sync.configMapData" -}}
+cohort-sync.yaml: |
+  {{- include "cohort-sync.config" . | nindent 2 }}
+{{- range $name, $manifest := .Values.manifests }}
+manifest.{{ $name }}: |
+  {{- $manifest | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Of a pod: takes "root", "configMap", and as "dsn" the credentials to reach PostgreSQL with. */}}
+{{- define "cohort-sync.volumes" -}}
+{{- $values := .root.Values }}
+{{- $credentials := $values.credentials }}
+- name: config
+  configMap:
+    name: {{ .configMap }}
+    items:
+      - {key: cohort-sync.yaml, path: cohort-sync.yaml}
+      {{- range $name, $_ := $values.manifests }}
+      - {key: manifest.{{ $name }}, path: manifests/{{ $name }}}
+      {{- end }}
+- name: credentials
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret: {name: {{ .dsn.existingSecret }}, items: [{key: {{ .dsn.key }}, path: postgres-dsn}]}
+      {{- with $credentials.postgresTls }}
+      {{- if .existingSecret }}
+      - secret: {name: {{ .existingSecret }}, items: [{key: {{ .caKey }}, path: postgres-ca.crt}]}
+      {{- end }}
+      {{- end }}
+      {{- with $credentials.kafka }}
+      {{- if .existingSecret }}
+      - secret: {name: {{ .existingSecret }}, items: [{key: {{ .passwordKey }}, path: kafka-password}]}
+      {{- end }}
+      {{- end }}
+      {{- with $credentials.kafkaTls }}
+      {{- if .existingSecret }}
+      - secret:
+          name: {{ .existingSecret }}
+          items:
+            - {key: {{ .caKey }}, path: kafka-ca.crt}
+            {{- if .certKey }}
+            - {key: {{ .certKey }}, path: kafka-tls.crt}
+            - {key: {{ .keyKey }}, path: kafka-tls.key}
+            {{- end }}
+      {{- end }}
+      {{- end }}
+      {{- if $credentials.projections.existingSecret }}
+      {{- range $values.config.projections }}
+      {{- if and (eq .type "redis") (not .url) }}
+      - secret: {name: {{ $credentials.projections.existingSecret }}, items: [{key: {{ .name }}, path: projection-{{ .name }}}]}
+      {{- end }}
+      {{- end }}
+      {{- end }}
+      {{- with $credentials.webhooks }}
+      {{- if .existingSecret }}
+      {{- $secret := .existingSecret }}
+      {{- range .feeds }}
+      - secret: {name: {{ $secret }}, items: [{key: {{ . }}, path: webhook-{{ . }}}]}
+      {{- end }}
+      {{- end }}
+      {{- end }}
+- {name: tmp, emptyDir: {sizeLimit: 64Mi}}
+{{- end }}
+
+{{/* Of a pod that runs a command of ours: takes the same, and "component". */}}
+{{- define "cohort-sync.podSecurity" -}}
+serviceAccountName: {{ .serviceAccount }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "cohort-sync.container" -}}
+image: {{ include "cohort-sync.image" .root }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+env:
+  - {name: COHORT_SYNC_CONFIG, value: /etc/cohort-sync/config/cohort-sync.yaml}
+  {{- with .root.Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .root.Values.credentials.environment.existingSecret }}
+envFrom:
+  - secretRef: {name: {{ . }}}
+{{- end }}
+volumeMounts:
+  - {name: config, mountPath: /etc/cohort-sync/config, readOnly: true}
+  - {name: credentials, mountPath: /etc/cohort-sync/credentials, readOnly: true}
+  - {name: tmp, mountPath: /tmp}
+{{- end }}
+
+{{/* A Deployment with what belongs to each: takes "root", "component", "values", "args", "scaled", "strategy",
+     "graceSeconds", and for the gateway "ports" and "lifecycle". */}}
+{{- define "cohort-sync.deployment" -}}
+{{- $fullname := include "cohort-sync.fullname" .root }}
+{{- $selector := include "cohort-sync.selector" .root }}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ $fullname }}-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "cohort-sync.labels" .root | nindent 4 }}
+    app.kubernetes.io/component: {{ .component }}
+spec:
+  {{- if not .scaled }}
+  replicas: {{ .values.replicas }}
+  {{- end }}
+  revisionHistoryLimit: 5
+  selector:
+    matchLabels:
+      {{- $selector | nindent 6 }}
+      app.kubernetes.io/component: {{ .component }}
+  strategy:
+    {{- toYaml .strategy | nindent 4 }}
+  template:
+    metadata:
+      labels:
+        {{- include "cohort-sync.labels" .root | nindent 8 }}
+        app.kubernetes.io/component: {{ .component }}
+        {{- with .values.podLabels }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      annotations:
+        checksum/config: {{ include "cohort-sync.configMapData" .root | sha256sum }}
+        {{- with .values.podAnnotations }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+    spec:
+      {{- include "cohort-sync.podSecurity" (dict "root" .root "serviceAccount" (include "cohort-sync.serviceAccount" .root)) | nindent 6 }}
+      terminationGracePeriodSeconds: {{ .graceSeconds }}
+      {{- with .values.priorityClassName }}
+      priorityClassName: {{ . }}
+      {{- end }}
+      {{- with .values.nodeSelector }}
+      nodeSelector:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .values.tolerations }}
+      tolerations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .values.affinity }}
+      affinity:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- if .values.topologySpread.enabled }}
+      topologySpreadConstraints:
+        - maxSkew: 1
+          topologyKey: {{ .values.topologySpread.topologyKey }}
+          whenUnsatisfiable: {{ .values.topologySpread.whenUnsatisfiable }}
+          labelSelector:
+            matchLabels:
+              {{- $selector | nindent 14 }}
+              app.kubernetes.io/component: {{ .component }}
+          matchLabelKeys: [pod-template-hash]
+      {{- end }}
+      containers:
+        - name: {{ .component }}
+          args: {{ toJson .args }}
+          {{- include "cohort-sync.container" . | nindent 10 }}
+          ports:
+            - {name: metrics, containerPort: 9400}
+            {{- with .ports }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          # All of them ask the process's own loop. Liveness is its progress and nothing else: a PostgreSQL that is
+          # away turns readiness red and liveness not. After a minute without progress the process ends itself and
+          # logs where it hung (watchdog.stall_s), so liveness gives it half a minute more.
+          startupProbe:
+            httpGet: {path: /healthz, port: metrics}
+            periodSeconds: 2
+            failureThreshold: 60
+          livenessProbe:
+            httpGet: {path: /healthz, port: metrics}
+            periodSeconds: 10
+            timeoutSeconds: 5
+            failureThreshold: 6
+          readinessProbe:
+            httpGet: {path: /readyz, port: metrics}
+            periodSeconds: 5
+            timeoutSeconds: 5
+            failureThreshold: 2
+          {{- with .lifecycle }}
+          lifecycle:
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
+          resources:
+            {{- toYaml .values.resources | nindent 12 }}
+      volumes:
+        {{- include "cohort-sync.volumes" (dict "root" .root "configMap" $fullname "dsn" .root.Values.credentials.postgres) | nindent 8 }}
+{{- if .values.podDisruptionBudget.enabled }}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ $fullname }}-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "cohort-sync.labels" .root | nindent 4 }}
+    app.kubernetes.io/component: {{ .component }}
+spec:
+  maxUnavailable: {{ .values.podDisruptionBudget.maxUnavailable }}
+  # A pod that is not ready waits for something; keeping it helps nobody and blocks the drain of its node.
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- $selector | nindent 6 }}
+      app.kubernetes.io/component: {{ .component }}
+{{- end }}
+{{- end }}
+
+{{/* An HPA by CPU: takes "root", "component", "scaling". */}}
+{{- define "cohort-sync.autoscaler" -}}
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: {{ include "cohort-sync.fullname" .root }}-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "cohort-sync.labels" .root | nindent 4 }}
+    app.kubernetes.io/component: {{ .component }}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ include "cohort-sync.fullname" .root }}-{{ .component }}}
+  minReplicas: {{ .scaling.minReplicas }}
+  maxReplicas: {{ .scaling.maxReplicas }}
+  metrics:
+    - type: Resource
+      resource: {name: cpu, target: {type: Utilization, averageUtilization: {{ .scaling.targetCPUUtilizationPercentage }}}}
+  behavior:
+    scaleDown:
+      stabilizationWindowSeconds: {{ .scaling.scaleDownStabilizationSeconds }}
+      policies: [{type: Pods, value: 1, periodSeconds: 120}]
+{{- end }}

@@ -1,0 +1,218 @@
+"""The chart, as the real Helm renders it: every combination is valid, restricted, and every setting has an effect."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.local.kustomize_base import BASE, rendered
+from tests.deploy.chart import EVERYTHING, VALUES, conform, leaves, manifests, pods, render
+from tests.deploy.programs import CHART, ToolFailedError, run_tool
+from worker.config import load
+
+SWITCHES: dict[str, list[Any]] = {
+    "projector.enabled": [False, True],
+    "gateway.enabled": [False, True],
+    "gateway.autoscaling.enabled": [False, True],
+    "migration.enabled": [False, True],
+    "networkPolicy.enabled": [False, True],
+    "serviceAccount.create": [False, True],
+    "monitoring": [
+        {name: {"enabled": on} for name in ("podMonitor", "serviceMonitor", "prometheusRule", "dashboards")}
+        for on in (False, True)
+    ],
+    "worker": [{}, {"autoscaling": {"enabled": True}}, {"keda": {"enabled": True}}],
+}
+COMBINATIONS = [dict(zip(SWITCHES, values, strict=True)) for values in itertools.product(*SWITCHES.values())]
+
+NEEDS: dict[str, dict[str, Any]] = {
+    "worker.autoscaling": {"worker.keda.enabled": False, "worker.autoscaling.enabled": True},
+    "worker.replicas": {"worker.keda.enabled": False},
+    "gateway.replicas": {"gateway.autoscaling.enabled": False},
+}
+"""What must be set before a setting can have an effect, by the beginning of its path."""
+OTHER_VALUES: dict[str, Any] = {
+    "image.pullPolicy": "Always",
+    "gateway.service.type": "NodePort",
+    "credentials.postgresTls.mode": "verify-ca",
+    "credentials.webhooks.feeds": [],
+    "config.feeds": [{"name": "other", "topics": ["other"], "format": "header"}],
+    "extraEnv": [{"name": "OTHER", "value": "1"}],
+    "worker.autoscaling.enabled": False,
+}
+
+
+@pytest.mark.timeout(300)
+def test_every_combination_of_the_main_switches_is_valid() -> None:
+    assert len(COMBINATIONS) == 384
+    texts = [render(changes=combination) for combination in COMBINATIONS]
+
+    assert "Invalid: 0, Errors: 0, Skipped: 0" in conform("\n---\n".join(texts))
+    assert "Invalid: 0, Errors: 0, Skipped: 0" in conform(render(EVERYTHING))
+
+
+def test_a_mistyped_field_would_have_been_seen() -> None:
+    with pytest.raises(ToolFailedError, match="readinesProbe"):
+        conform(render().replace("readinessProbe", "readinesProbe"))
+
+
+@pytest.mark.parametrize("values", [[], [f"-f{EVERYTHING}"]], ids=["defaults", "everything"])
+def test_helm_finds_nothing_to_complain_of(values: list[str]) -> None:
+    assert "0 chart(s) failed" in run_tool("helm", "lint", "--strict", CHART, *values)
+
+
+@pytest.mark.timeout(300)
+def test_every_setting_has_an_effect() -> None:
+    everything = yaml.safe_load(EVERYTHING.read_text())
+    set_there = dict(leaves(everything))
+    paths = {path: set_there.get(path, default) for path, default in leaves(VALUES)}
+
+    without: list[str] = []
+    for path, value in paths.items():
+        needed = next((needs for start, needs in NEEDS.items() if path.startswith(start)), {})
+        before = render(EVERYTHING, changes=needed)
+        if render(EVERYTHING, changes=needed | {path: another(path, value, everything)}) == before:
+            without.append(path)
+
+    assert without == []
+
+
+def another(path: str, value: Any, everything: Mapping[str, Any]) -> Any:
+    """A value that it has neither by default nor in `everything.yaml`."""
+    if path in OTHER_VALUES:
+        return OTHER_VALUES[path]
+    set_there: Any = everything
+    for step in path.split("."):
+        set_there = set_there.get(step) if isinstance(set_there, dict) else None
+    match set_there if set_there is not None else value:
+        case bool(is_on):
+            return not is_on
+        case int(number):
+            return number + 1
+        case str(text):
+            return f"{text}x"
+        case list(items):
+            return items * 2 if items else [{"name": "other"}]
+        case _:
+            return {"other": "x"}
+
+
+@pytest.mark.parametrize("values", [[], [EVERYTHING]], ids=["defaults", "everything"])
+def test_every_pod_keeps_to_the_restricted_profile_and_says_what_it_needs(values: list[Path]) -> None:
+    for name, pod in pods(manifests(render(*values))):
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 10_000
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+        assert not any("hostPath" in volume for volume in pod["volumes"])
+
+
+def test_deployments_are_probed_by_progress_and_given_time_to_drain() -> None:
+    deployments = [each for each in manifests(render(EVERYTHING)) if each["kind"] == "Deployment"]
+
+    assert {each["metadata"]["labels"]["app.kubernetes.io/component"] for each in deployments} == {
+        "worker",
+        "projector",
+        "gateway",
+    }
+    for deployment in deployments:
+        pod = deployment["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+        assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+        assert pod["terminationGracePeriodSeconds"] > 30  # shutdown.grace_s of everything.yaml
+        # The watchdog comes first, as it says where the process hung.
+        assert 30 + container["livenessProbe"]["periodSeconds"] * container["livenessProbe"]["failureThreshold"] > 60
+
+
+@pytest.mark.parametrize("grace_s", [5, 60, 90.5, 600])
+def test_the_pod_outlives_the_drain_whatever_that_may_take(grace_s: float) -> None:
+    found = manifests(render(changes={"config.shutdown.grace_s": grace_s}))
+
+    (pod,) = (pod for name, pod in pods(found) if name.endswith("-worker"))
+    assert pod["terminationGracePeriodSeconds"] >= grace_s + 15
+
+
+def test_a_rollout_of_workers_never_has_more_members_than_there_should_be() -> None:
+    (worker,) = (
+        each
+        for each in manifests(render())
+        if each["metadata"]["name"].endswith("-worker") and each["kind"] == "Deployment"
+    )
+
+    assert worker["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def test_the_program_takes_the_configuration_and_finds_every_credential(tmp_path: Path) -> None:
+    found = manifests(render(EVERYTHING))
+    for name, pod in pods(found):
+        folder = tmp_path / name
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        sources = volumes["credentials"]["projected"]["sources"]
+        for item in [item for source in sources for item in source["secret"]["items"]]:
+            file = folder / "credentials" / item["path"]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            is_dsn = item["path"] == "postgres-dsn"
+            file.write_text("postgresql://u@postgres/d" if is_dsn else "redis://valkey:6379/0")
+        (data,) = (
+            each["data"]
+            for each in found
+            if each["kind"] == "ConfigMap" and each["metadata"]["name"] == volumes["config"]["configMap"]["name"]
+        )
+        for item in volumes["config"]["configMap"]["items"]:
+            file = folder / "config" / item["path"]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(data[item["key"]].replace("/etc/cohort-sync", str(folder)))
+
+        settings = load(folder / "config" / "cohort-sync.yaml", {})
+
+        assert (settings.http.host, settings.http.port, settings.gateway.port) == ("0.0.0.0", 9400, 8400)
+        assert settings.kafka.sasl_password_file is not None
+        assert settings.projections[0].redis_url() == "redis://valkey:6379/0"
+        assert settings.webhook_secrets().keys() == {"heap"}
+        assert [path.name for path in settings.manifest_paths()] == ["acme.json"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("worker.replica", 3, "replica"),
+        ("worker.podDisruptionBudgets", {}, "podDisruptionBudgets"),
+        ("worker.replicas", "three", "replicas"),
+        ("config.kafka.bootstrap_server", "kafka:9092", "bootstrap_server"),
+        ("config.batch", {"max_wait_s": 60}, "max_wait_s"),
+        ("config.http", {"port": 1}, "http"),
+        ("config.postgres", {"dsn": "postgresql://u:p@h/d"}, "dsn"),
+        ("gateway", {"enabled": True, "ingress": {"enabled": True}}, "which names should lead to the gateway"),
+        ("gateway", {"enabled": True, "httpRoute": {"enabled": True}}, "through which Gateway"),
+        ("worker", {"autoscaling": {"enabled": True}, "keda": {"enabled": True}}, "enable one of them"),
+    ],
+)
+def test_what_is_mistyped_or_contradicts_itself_is_refused_before_anything_is_installed(
+    path: str, value: Any, told: str
+) -> None:
+    with pytest.raises(ToolFailedError, match=told):
+        render(changes={path: value})
+
+
+def test_the_chart_makes_no_secret() -> None:
+    assert not any(each["kind"] == "Secret" for each in manifests(render(EVERYTHING)))
+
+
+def test_the_kustomize_base_is_what_comes_out_of_the_chart() -> None:
+    assert BASE.read_text() == rendered()
+    assert "Invalid: 0, Errors: 0, Skipped: 0" in conform(run_tool("kubectl", "kustomize", BASE.parent))
