@@ -20,7 +20,7 @@ endif
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(INSTALLED) $(KAFKA) ## Install into .venv; the command is then .venv/bin/cohort-sync
@@ -39,7 +39,12 @@ down: $(INSTALLED) ## Stop what `make up` started
 
 .PHONY: test
 test: install check ## Everything a change must pass
-	$(VENV)/python -m pytest -n 2 --dist loadfile  # each process has servers of its own; mostly they wait
+	$(VENV)/python -m pytest -n 2 --dist loadfile --ignore tests/deploy  # each process has servers of its own; mostly they wait
+
+.PHONY: deploy-check
+deploy-check: install ## Chart, alerts, dashboards and image with the real tools, built by Go: 15 minutes the first time
+	@$(VENV)/python -m deploy.local.tools
+	$(VENV)/python -m pytest tests/deploy
 
 .PHONY: check
 check: $(INSTALLED) ## Formatting, lint, types and import contracts
