@@ -25,7 +25,7 @@ HEADER = "# Rendered from deploy/helm by `python -m deploy.local.kustomize_base`
 
 def rendered() -> str:
     """What the file holds."""
-    command = [tool("helm"), "template", "cohort-sync", str(CHART), f"--values={VALUES}", "--skip-tests"]
+    command = [str(tool("helm")), "template", "cohort-sync", str(CHART), f"--values={VALUES}", "--skip-tests"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     documents = [document for document in yaml.safe_load_all(done.stdout) if document]
     for document in documents:
