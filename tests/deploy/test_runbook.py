@@ -1,0 +1,37 @@
+"""Every command of the runbook that speaks to Kubernetes, in its order, on a real control plane with a release."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.local import tools
+from tests.deploy.control_plane import ControlPlane
+from tests.deploy.programs import CHART
+from tests.runbook import ON_KUBERNETES, commands, put_programs, run
+
+
+@pytest.mark.timeout(600)
+def test_every_command_of_the_runbook_does_what_it_should(control_plane: ControlPlane, tmp_path: Path) -> None:
+    put_programs(tmp_path / "programs", {name: str(tools.tool(name)) for name in ON_KUBERNETES})
+    environment = {"KUBECONFIG": str(control_plane.kubeconfig), "DSN": "postgresql://cohort_sync@postgres/cohort_sync"}
+    release = ("cohort-sync", CHART, "--namespace=cohorts", "--create-namespace", "--wait", "--timeout=120s")
+    values = ("--set=projector.enabled=true", "--set=gateway.enabled=true")
+    control_plane.helm("install", *release, *values)
+
+    # The pods only pretend to run, so they have no logs.
+    lines = [command for command in commands(ON_KUBERNETES) if " logs " not in command.line]
+    for command in lines:
+        run(command, tmp_path / "programs", environment)
+        if "rollout restart" in command.line:
+            time.sleep(1.1)  # a second one within the same second is refused
+
+    (worker,) = (
+        each
+        for each in control_plane.get("deployments", "cohorts")
+        if each["metadata"]["labels"]["app.kubernetes.io/component"] == "worker"
+    )
+    assert worker["status"]["readyReplicas"] == 2
+    assert control_plane.get("secrets", "cohorts", "--field-selector=metadata.name=cohort-sync-postgres")
