@@ -80,6 +80,8 @@ lock: $(INSTALLED) ## Make deploy/requirements*.lock anew, with the newest versi
 	env -u PIP_FIND_LINKS $(PIP_COMPILE) --output-file deploy/requirements.lock pyproject.toml
 	env -u PIP_FIND_LINKS $(PIP_COMPILE) --extra dev --constraint deploy/requirements.lock \
 		--output-file deploy/requirements-dev.lock pyproject.toml
+	echo setuptools | env -u PIP_FIND_LINKS $(PIP_COMPILE) --no-annotate --constraint deploy/requirements-dev.lock \
+		--output-file deploy/requirements-build.lock -
 
 .PHONY: prerequisites
 prerequisites:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import venv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,9 @@ HERE = Path(__file__).parent
 CONTROL_PLANE = HERE / "control_plane"
 TOOLS = HERE.parent.parent / ".local" / "tools"
 BUILD_S = 3_000
+POLICY_LOCK = HERE / "policy-tools.lock"
+POLICY_TOOLS = ("checkov", "hadolint")
+"""Linters that come as wheels."""
 KUBERNETES = "1.37.2"
 NICENESS = 10
 """A build must not slow down what somebody waits for."""
@@ -74,6 +78,7 @@ CATALOGUE = (
     Tool("kube-controller-manager", flags=_KUBERNETES),
     Tool("kube-scheduler", flags=_KUBERNETES),
     Tool("kwok", "sigs.k8s.io/kwok/cmd/kwok@v0.7.0"),
+    Tool("compose-spec", "github.com/compose-spec/compose-go/v2/cmd@v2.9.0"),
 )
 BY_NAME = {tool.name: tool for tool in CATALOGUE}
 
@@ -105,6 +110,28 @@ def tool(name: str) -> Path:
     return TOOLS / name
 
 
+def policy_tool(name: str) -> Path:
+    """A linter of `policy-tools.lock`, installed apart from our own packages, whose versions it would bend."""
+    folder = TOOLS / "policy"
+    stamp = TOOLS / "policy.recipe"
+    if not (folder / "bin" / name).exists() or not stamp.exists() or stamp.read_text() != POLICY_LOCK.read_text():
+        print("Installing checkov and hadolint", file=sys.stderr)
+        venv.create(folder, clear=True, with_pip=True)
+        install = ["bin/python", "-m", "pip", "install", "--quiet", "--require-hashes", f"--requirement={POLICY_LOCK}"]
+        done = subprocess.run(
+            ["nice", f"-n{NICENESS}", *install],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=BUILD_S,
+            check=False,
+        )
+        if done.returncode:
+            raise ToolNotBuiltError(f"{name} could not be installed:\n{done.stderr[-3000:]}")
+        stamp.write_text(POLICY_LOCK.read_text())
+    return folder / "bin" / name
+
+
 def schemas() -> Path:
     """The folder with a schema of every kind that the chart may use, and `CRDS` beside it."""
     recipe = json.dumps([KUBERNETES, CRD_FILES])
@@ -120,7 +147,8 @@ def _build(wanted: Tool) -> None:
     TOOLS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=TOOLS) as folder:
         _go(wanted.name, wanted.command(Path(folder)), {"GOBIN": folder})
-        (Path(folder) / wanted.name).replace(TOOLS / wanted.name)
+        (built,) = Path(folder).iterdir()  # called after the package's folder, which need not be the tool's name
+        built.replace(TOOLS / wanted.name)
 
 
 def _make_schemas() -> None:
@@ -146,8 +174,9 @@ def _module(module: str) -> Path:
 
 def _go(what: str, command: Sequence[str], environment: dict[str, str]) -> str:
     if shutil.which("go") is None:
-        message = f"{what} is not built and can't be: there is no Go toolchain on the PATH (Go 1.26 or newer)"
-        raise ToolNotBuiltError(message)
+        raise ToolNotBuiltError(
+            f"{what} is not built and can't be: there is no Go toolchain on the PATH (Go 1.26 or newer)"
+        )
     done = subprocess.run(
         ["nice", f"-n{NICENESS}", *command],
         cwd=CONTROL_PLANE,
@@ -167,9 +196,9 @@ def _go(what: str, command: Sequence[str], environment: dict[str, str]) -> str:
 def main() -> None:
     """Builds what is missing and says all at once what could not be built."""
     failures = []
-    for name in sys.argv[1:] or [*BY_NAME, "schemas"]:
+    for name in sys.argv[1:] or [*BY_NAME, *POLICY_TOOLS, "schemas"]:
         try:
-            schemas() if name == "schemas" else tool(name)
+            schemas() if name == "schemas" else policy_tool(name) if name in POLICY_TOOLS else tool(name)
         except (ToolNotBuiltError, subprocess.TimeoutExpired) as exc:
             failures.append(str(exc))
     if failures:

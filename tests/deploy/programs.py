@@ -18,8 +18,9 @@ class ToolFailedError(Exception):
 
 def run_tool(name: str, *arguments: str | Path, text: str = "") -> str:
     """What the tool prints. Raises `ToolFailedError`."""
+    program = tools.policy_tool(name) if name in tools.POLICY_TOOLS else tools.tool(name)
     done = subprocess.run(
-        [tools.tool(name), *arguments],
+        [program, *arguments],
         input=text,
         capture_output=True,
         text=True,
