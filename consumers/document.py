@@ -39,15 +39,19 @@ def checked(value: bytes | None, limits: Limits) -> bytes:
 
 def decode(value: bytes) -> object:
     """The whole value as Python objects, for what a format's own typed decoder does not take."""
-    text = value.removeprefix(_BOM)
     try:
-        return _DECODER.decode(text)
+        return _DECODER.decode(value)
     except msgspec.ValidationError:
-        return _decode_with_huge_integers(text)
+        return _decode_with_huge_integers(value)
     except msgspec.DecodeError as exc:
         raise not_json(exc) from None
     except RecursionError:
         raise InvalidRecord(Reason.JSON_TOO_DEEP, "the value is nested too deep to be decoded") from None
+
+
+def decode_raw(value: bytes) -> object:
+    """The same of a value as it came, which may begin with a byte order mark."""
+    return decode(value.removeprefix(_BOM))
 
 
 def member_list(found: object, pointer: str, *, may_be_null: bool = True) -> list[object]:

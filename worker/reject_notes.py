@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from consumers.document import decode
+from consumers.document import decode_raw
 from consumers.errors import InvalidRecord
 from consumers.normalize import Normalized
 from consumers.record import Record
@@ -46,7 +46,7 @@ def reject_notes(record: Record, normalized: Normalized) -> list[RejectedMember]
 def _document(record: Record) -> object:
     value = record.value or b""
     try:
-        return decode(value) if len(value) <= LARGEST_LOOKED_AT else None
+        return decode_raw(value) if len(value) <= LARGEST_LOOKED_AT else None
     except InvalidRecord:
         return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from consumers.document import decode
+from consumers.document import decode_raw
 from consumers.errors import InvalidRecord
 from worker.gateway.answers import too_large
 
@@ -17,7 +17,7 @@ def check_members(body: bytes, most: int) -> None:
 def _elements(body: bytes, enough: int) -> int:
     """How much is in all lists of the body, or some number that is more than enough."""
     try:
-        waiting = [decode(body)]
+        waiting = [decode_raw(body)]
     except InvalidRecord:
         return 0  # the parser says what is wrong with it
     found = 0

@@ -9,7 +9,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consumers.document import decode
+from consumers.document import decode_raw
 from consumers.errors import InvalidRecord
 from consumers.formats import Format, Formats
 from consumers.manifest import ManifestError
@@ -74,7 +74,7 @@ class _Known:
 
     def _document(self) -> object:
         try:
-            return decode(self._body)
+            return decode_raw(self._body)
         except InvalidRecord:
             return {}
 

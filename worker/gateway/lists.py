@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from consumers.amplitude_traits import INTEGRATION, cohort_in
 from consumers.amplitude_webhook import AmplitudeWebhook
-from consumers.document import decode
+from consumers.document import decode_raw
 from consumers.errors import InvalidRecord, InvalidValue, Reject
 from consumers.feeds import Environments, Feed
 from consumers.segment_key import segment_key
@@ -140,7 +140,7 @@ class Lists:
 def _property(body: bytes, name: str) -> Any:
     """What stands there in the body."""
     try:
-        document = decode(body)
+        document = decode_raw(body)
     except InvalidRecord as problem:
         raise invalid([Reject(None, problem.reason, problem.detail)]) from None
     if not isinstance(document, dict):

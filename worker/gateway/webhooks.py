@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consumers.document import decode
+from consumers.document import decode_raw
 from consumers.errors import InvalidRecord
 from consumers.feeds import Feed
 from consumers.formats import Format, Formats
@@ -106,7 +106,7 @@ def _success(found: Format, body: bytes) -> Response:
 def _echo(body: bytes, name: str) -> str | None:
     """A short text of the body, to be given back."""
     try:
-        value = properties_of(decode(body)).get(name)
+        value = properties_of(decode_raw(body)).get(name)
     except InvalidRecord:
         return None
     return value[:LONGEST_ECHO] if isinstance(value, str) else None
