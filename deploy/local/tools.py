@@ -1,4 +1,4 @@
-"""The tools that `make deploy-check` works with, built by the Go toolchain into `.local/tools`: each once, pinned.
+"""The tools that `make deploy-check` works with, built by the Go toolchain: each once on a machine, pinned.
 
 Prebuilt binaries can't be had from everywhere; Go modules can, and Go checks each by hash against its checksum
 database or `control_plane/go.sum`. `python -m deploy.local.tools` builds what is missing: some 15 minutes on two cores
@@ -23,7 +23,8 @@ from deploy.local.openapi_schemas import crd_schemas, kubernetes_schemas
 
 HERE = Path(__file__).parent
 CONTROL_PLANE = HERE / "control_plane"
-TOOLS = HERE.parent.parent / ".local" / "tools"
+TOOLS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cohort-sync" / "tools"
+"""Checkouts of the same version share them."""
 BUILD_S = 3_000
 POLICY_LOCK = HERE / "policy-tools.lock"
 POLICY_TOOLS = ("checkov", "hadolint")
