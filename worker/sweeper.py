@@ -1,6 +1,7 @@
 """The sweeper: turns what drains and replace sessions put out into tombstones, beside the flow and in small steps.
 
-Whoever reads the store sees them as out from the clearing on; counts and the change feed follow the sweep.
+Whoever reads the store sees them as out from the clearing on; counts and the change feed follow the sweep. It also
+forgets rejected members that are a month old.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ async def sweep(store: PostgresStore) -> None:
         try:
             with suppress(StoreUnavailableError):
                 await sweep_once(store)
+                await store.forget_old_rejects()
         except BatchRejectedError as exc:  # a trigger that the database's owner added
             log.warning("sweep_refused", sqlstate=exc.sqlstate)
         await asyncio.sleep(SWEEP_EVERY_S)

@@ -136,6 +136,11 @@ class PostgresStore(Pooled):
             await session.execute(query("mark_sweeps"))
             return [Sweep(*row) for row in await session.fetch(query("list_sweeps"))]
 
+    async def forget_old_rejects(self) -> None:
+        """Of members that were rejected nothing is kept for more than a month. A thousand at a time."""
+        async with self._pool.session() as session:
+            await session.execute(query("forget_old_rejects"))
+
     async def unswept(self) -> int:
         """How many clearings are not swept yet, also those whose sweep must not begin yet."""
         async with self._pool.session() as session:

@@ -670,7 +670,7 @@ ORDER BY segment.id, noted.position, noted.place, noted.reason
 ON CONFLICT DO NOTHING;
 
 -- name: forget_rejects
--- The newest of each of these segments stay, for a month.
+-- The newest of each of these segments stay.
 DELETE FROM rejected_member AS r
 USING (
     SELECT segment_id, position, place, reason,
@@ -682,7 +682,13 @@ USING (
         JOIN segment ON segment.environment_id = environment.id AND segment.key = noted.key)
 ) AS old
 WHERE (r.segment_id, r.position, r.place, r.reason) = (old.segment_id, old.position, old.place, old.reason)
-  AND (old.number > $3 OR r.rejected_at < now() - interval '30 days');
+  AND old.number > $3;
+
+-- name: forget_old_rejects
+DELETE FROM rejected_member WHERE (segment_id, position, place, reason) IN (
+    SELECT segment_id, position, place, reason FROM rejected_member
+    WHERE rejected_at < now() - interval '30 days' ORDER BY rejected_at LIMIT 1000
+);
 
 -- name: list_rejects
 SELECT position, place, reason, detail, member, rejected_at FROM rejected_member

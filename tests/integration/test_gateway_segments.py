@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from tests.gateway import GatewayUnderTest, a_batch
+from tests.worker_process import eventually
 
 ROOT = "/api/v2/segments/web/production"
 SEMANTIC = "application/json; domain-model=launchdarkly.semanticpatch"
@@ -182,6 +183,30 @@ async def test_who_is_missing_is_told_as_json_and_as_csv_until_they_are_erased(g
 
     assert (await gateway.bench.run("erase", "alan@example.com")).returncode == 0
     assert (await got(gateway, "/amplitude-c1/rejected", token))["byReason"] == {"context_key_missing": 2}
+
+
+async def test_a_rejected_member_is_forgotten_after_a_month(gateway: GatewayUnderTest) -> None:
+    token = await started(gateway)
+    bench = gateway.bench
+    for cohort in ("c1", "c2"):
+        body = a_batch("u1", "u2", cohort_id=cohort)
+        body["batch"][0]["userId"] = None  # type: ignore[index]
+        await gateway.sync(body, token)
+    await bench.catch_up()
+    await bench.sql.execute(
+        "UPDATE rejected_member SET rejected_at = now() - interval '31 days' FROM segment "
+        "WHERE segment.id = segment_id AND segment.key = 'amplitude-c1'"
+    )
+    worker = bench.start_worker()
+
+    async def is_gone() -> bool:
+        return [
+            row[0]
+            for row in await bench.sql.fetch("SELECT key FROM rejected_member JOIN segment ON segment.id = segment_id")
+        ] == ["amplitude-c2"]
+
+    await eventually(is_gone)
+    await worker.stop()
 
 
 async def test_the_index_of_rejects_is_bounded(gateway: GatewayUnderTest) -> None:
