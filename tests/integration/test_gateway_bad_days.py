@@ -312,6 +312,16 @@ async def test_ten_thousand_connections_that_send_nothing_hold_up_nobody(gateway
             connection.close()
 
 
+async def test_a_stranger_may_send_no_more_than_a_key_inside_needs(gateway: GatewayUnderTest) -> None:
+    await gateway.start()
+    body = b'{"writeKey": "' + b"a" * (1 << 20) + b'"}'
+
+    answer = await gateway.client.post("/v1/identify", content=body, headers={"content-type": "application/json"})
+
+    assert answer.status_code == 413
+    assert "1048576 bytes" in answer.text
+
+
 async def test_bombs_cost_their_limit_and_no_more(gateway: GatewayUnderTest) -> None:
     process = await gateway.start()
     token = await gateway.token()

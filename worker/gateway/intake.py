@@ -95,10 +95,12 @@ class Intake:
         self._rates.take(token.id)
         return token
 
-    async def body(self, request: Request, account: BodyAccount) -> bytes:
+    async def body(self, request: Request, account: BodyAccount, *, at_most_bytes: int | None = None) -> bytes:
         """What was sent, by somebody who was admitted or is not known yet."""
         check_form(request)
-        body = await read_body(request, self._max_body_bytes, account)
+        limit = min(self._max_body_bytes, at_most_bytes or self._max_body_bytes)
+        check_size(request, limit)
+        body = await read_body(request, limit, account)
         check_members(body, self._max_members)
         return body
 

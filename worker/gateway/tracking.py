@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from consumers.feeds import Feed
 from consumers.twilio_segment import TwilioSegment
-from worker.gateway.answers import JSON_TYPE, too_large, unauthorized
+from worker.gateway.answers import JSON_TYPE, unauthorized
 from worker.gateway.bodies import header
 from worker.gateway.intake import Intake
 from worker.gateway.limits import BodyAccount
@@ -24,6 +24,7 @@ from worker.gateway.tokens import Token
 TAKEN = ("identify", "track", "batch")
 IGNORED = ("page", "screen", "group", "alias")
 LARGEST_WITH_KEY_INSIDE = 1 << 20
+"""Of a body that has to be read before it is known who sends it."""
 """Segment takes half of it."""
 _BOM = b"\xef\xbb\xbf"
 _SUCCESS = b'{"success":true}'
@@ -45,9 +46,7 @@ class Tracking:
         async def post(request: Request) -> Response:
             if not header(request, b"authorization"):
                 with self._intake.of_strangers.request() as account:
-                    body = await self._intake.body(request, account)
-                    if len(body) > LARGEST_WITH_KEY_INSIDE:
-                        raise too_large(f"With its write key inside a body has at most {LARGEST_WITH_KEY_INSIDE} bytes")
+                    body = await self._intake.body(request, account, at_most_bytes=LARGEST_WITH_KEY_INSIDE)
                     key = _write_key(body)
                     token = self._intake.admit_by(key, unauthorized)
                     with self._intake.in_flight.request():
