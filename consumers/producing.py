@@ -39,6 +39,8 @@ class AcknowledgedProducer:
         self._connection = connection
         self._timeout_s = timeout_s
         self._deadlines = Deadlines(timeout_s)
+        self._batch_bytes = BATCH_BYTES
+        """Smaller than this once a topic has refused a batch."""
         self._producer: AIOKafkaProducer | None = None
         self._starting: asyncio.Task[AIOKafkaProducer] | None = None
         self._stopping: set[asyncio.Task[None]] = set()
@@ -66,9 +68,7 @@ class AcknowledgedProducer:
                 while not is_written:
                     producer = self._producer or await self._started()
                     is_written = await self._sent_by(producer, record)
-        except (MessageSizeTooLargeError, RecordTooLargeError) as exc:
-            if producer is not None:
-                self._replace(producer)
+        except RecordTooLargeError as exc:
             raise TooLargeForTopicError from exc
         except (TimeoutError, KafkaError) as exc:
             if producer is not None:
@@ -85,6 +85,15 @@ class AcknowledgedProducer:
         except OutOfOrderSequenceNumber:
             # A batch that was refused before this one, as too large, has left a gap in the numbers.
             self._replace(producer)
+            return False
+        except MessageSizeTooLargeError as exc:
+            # Of a batch, all records are told so. The topic may take them in smaller ones.
+            was_alone = len(record.value or b"") > self._batch_bytes
+            if self._producer is producer and not was_alone:
+                self._batch_bytes //= 2
+            self._replace(producer)
+            if was_alone:
+                raise TooLargeForTopicError from exc
             return False
         return True
 
@@ -118,7 +127,7 @@ class AcknowledgedProducer:
             acks="all",
             enable_idempotence=True,
             linger_ms=LINGER_MS,
-            max_batch_size=BATCH_BYTES,
+            max_batch_size=self._batch_bytes,
             max_request_size=LARGEST_REQUEST_BYTES,
             key_serializer=key_as_it_was,
             partitioner=_partition,

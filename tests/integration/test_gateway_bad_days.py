@@ -199,6 +199,19 @@ async def test_a_record_that_is_too_large_for_its_topic_fails_alone(gateway: Gat
     assert len(await gateway.records()) == 22
 
 
+async def test_small_records_are_not_refused_for_what_they_are_sent_with(gateway: GatewayUnderTest) -> None:
+    await gateway.bench.limit_topic(gateway.topic, "max.message.bytes", "100000")
+    await gateway.start()
+    token = await gateway.token()
+
+    answers = await asyncio.gather(
+        *(gateway.sync(a_batch(f"u{each}", padding="x" * 5_000), token) for each in range(200))
+    )
+
+    assert {each.status_code for each in answers} == {204}
+    assert len(await gateway.records()) == 200
+
+
 async def test_sigterm_under_load_answers_every_request_that_was_accepted(gateway: GatewayUnderTest) -> None:
     process = await gateway.start()
     token = await gateway.token()
