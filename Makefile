@@ -39,7 +39,7 @@ down: $(INSTALLED) ## Stop what `make up` started
 
 .PHONY: test
 test: install check ## Everything a change must pass
-	$(VENV)/python -m pytest -n 2 --dist loadfile --ignore tests/deploy  # each process has servers of its own; mostly they wait
+	$(VENV)/python -m pytest -n 3 --dist loadfile --ignore tests/deploy  # each process has servers of its own; mostly they wait
 
 .PHONY: deploy-check
 deploy-check: install ## Chart, alerts, dashboards and image with the real tools, built by Go: 15 minutes the first time
