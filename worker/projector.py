@@ -138,7 +138,16 @@ class Projector:
         await lead.restart()
         lead.require()
         await self._target.mark(lead.marker)
+        if await self._is_empty():
+            await lead.swept()
         log.info("projection_begun_anew", projection=self._projection.name)
+
+    async def _is_empty(self) -> bool:
+        """Whether nothing stands in the target, so that there is nothing to sweep either."""
+        async for page in self._target.references():
+            if page:
+                return False
+        return True
 
     async def _apply_next(self, lead: Lead, progress: Progress, pages: _ReadAhead) -> bool:
         """Applies a page. True at the end of the feed."""
