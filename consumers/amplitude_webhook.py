@@ -115,7 +115,7 @@ def _collect_users(collector: Collector, users: list[object], heading: _Heading,
         try:
             key = _context_key(user, limits)
         except InvalidValue as problem:
-            collector.reject(place, problem.within(f"/users/{place}"))
+            collector.reject(place, problem.within(f"/users/{place}").about(heading.cohort))
         else:
             collector.add(place, heading.cohort, key, included=heading.included, event_time_us=heading.event_time_us)
 
@@ -124,10 +124,12 @@ def _collect_bodies(collector: Collector, bodies: list[object], limits: Limits) 
     for place, body in enumerate(bodies):
         try:
             key = _context_key(body, limits)
-            for cohort, included in _memberships(body):
-                collector.add(place, cohort, key, included=included)
+            said = _memberships(body)
         except InvalidValue as problem:
-            collector.reject(place, problem.within(f"/{place}"))
+            collector.reject(place, problem.within(f"/{place}").about(*(cohort for cohort, _ in _named_by(body))))
+            continue
+        for cohort, included in said:
+            collector.add(place, cohort, key, included=included)
 
 
 def _context_key(user: object, limits: Limits) -> str:
@@ -138,12 +140,16 @@ def _context_key(user: object, limits: Limits) -> str:
 
 def _memberships(body: object) -> list[tuple[Cohort, bool]]:
     """Every cohort that a property of this body names, and whether its user is in."""
-    found = []
-    for name, value in properties_of(body).items():
-        named = cohort_in(name) if name.startswith(TEMPLATE_PREFIX) else None
-        if named is not None:
-            included = values.membership(value, f"its property {TEMPLATE_PREFIX}<name>_<id>")
-            found.append((Cohort(INTEGRATION, named.cohort_id, values.cohort_name(named.name)), included))
-    if not found:
+    named = _named_by(body)
+    if not named:
         raise InvalidValue(Reason.COHORT_ID_MISSING, f"it has no property {TEMPLATE_PREFIX}<name>_<id>")
-    return found
+    return [(cohort, values.membership(value, f"its property {TEMPLATE_PREFIX}<name>_<id>")) for cohort, value in named]
+
+
+def _named_by(body: object) -> list[tuple[Cohort, object]]:
+    """Every cohort that a property of this body names, and what stands there."""
+    return [
+        (Cohort(INTEGRATION, named.cohort_id, values.cohort_name(named.name)), value)
+        for name, value in properties_of(body).items()
+        if name.startswith(TEMPLATE_PREFIX) and (named := cohort_in(name)) is not None
+    ]

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from stores.model import Cohort
+
 
 class Reason(StrEnum):
     """Why a record, or one member of it, can never become a delta. `SENTENCES` says each to a person."""
@@ -60,6 +62,8 @@ class Reject(msgspec.Struct, frozen=True, gc=False):
     place: int | None
     reason: Reason
     detail: str
+    cohorts: tuple[Cohort, ...] = ()
+    """The cohorts that it would have joined or left, where that could be read."""
 
 
 class InvalidRecord(Exception):
@@ -69,6 +73,7 @@ class InvalidRecord(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.cohorts: tuple[Cohort, ...] = ()
 
 
 class KafkaUnavailableError(Exception):
@@ -89,7 +94,12 @@ class InvalidValue(InvalidRecord):
     def within(self, pointer: str) -> InvalidValue:
         """The same problem, seen from a document that holds this one at the pointer."""
         detail = f"{pointer}{self.detail}" if self.detail.startswith("/") else f"{pointer}: {self.detail}"
-        return InvalidValue(self.reason, detail)
+        return InvalidValue(self.reason, detail).about(*self.cohorts)
+
+    def about(self, *cohorts: Cohort) -> InvalidValue:
+        """The same problem, of somebody who would have joined or left these cohorts."""
+        self.cohorts = cohorts
+        return self
 
 
 class IgnoredRecord(Exception):

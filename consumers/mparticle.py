@@ -128,7 +128,7 @@ def _collect(collector: Collector, place: int, pair: _Pair | InvalidValue, time_
     except InvalidValue as problem:
         raise problem.within(f"{pair.profile}/audiences/{pair.number}") from None
     if isinstance(pair.context_key, InvalidValue):
-        raise pair.context_key.within(pair.profile)
+        raise pair.context_key.within(pair.profile).about(cohort)
     collector.add(place, cohort, pair.context_key, included=action is Action.ADD, event_time_us=time_us)
 
 

@@ -7,13 +7,14 @@ from typing import Never
 import msgspec
 
 from consumers.document import checked
-from consumers.errors import Ignored, IgnoredRecord, InvalidRecord, Reason, Reject
+from consumers.errors import Ignored, IgnoredRecord, InvalidRecord, InvalidValue, Reason, Reject
 from consumers.feeds import Environments, Feed, Limits
 from consumers.formats import HEADER, Formats
 from consumers.parsed import Parsed
 from consumers.record import Record
 from consumers.rules import Rules
 from consumers.segment_key import segment_of
+from consumers.values import MISSING
 from stores.model import Clearing, DeltaGroup, Version
 
 
@@ -29,6 +30,9 @@ class Normalized(msgspec.Struct, frozen=True):
     """Members that were listed more than once with different membership; the last one won."""
     clearing: Clearing | None = None
     """What the record does to a whole segment, once its deltas are stored."""
+    environment: str | None = None
+    position: int = 0
+    """Where and when the record arrived, packed as in its versions."""
     future_event_time: bool = False
     """The source's clock was later than allowed and the record's timestamp was taken instead."""
 
@@ -49,7 +53,12 @@ class Normalizer:
 
     def normalize(self, record: Record, feed: Feed, *, arrived_ms: int, position: int) -> Normalized:
         """The deltas of this record, versioned by where and when it first arrived. Raises InvalidRecord."""
-        parsed = self.parse(record, feed)
+        try:
+            parsed = self.parse(record, feed)
+        except InvalidValue as problem:
+            if not problem.cohorts:
+                raise
+            return self._of_nobody(problem, _with_headers(feed, record), position)
         if parsed.ignored is not None:
             return Normalized([], [], parsed.members, parsed.ignored)
         if parsed.environment is None:
@@ -65,6 +74,11 @@ class Normalizer:
             return (self._formats.find(feed.format) or _unknown(feed)).parse(value, feed, self._rules)
         except IgnoredRecord as skipped:
             return Parsed(ignored=skipped.reason)
+
+    def _of_nobody(self, problem: InvalidValue, feed: Feed, position: int) -> Normalized:
+        """One event, which says of which cohorts, but not who. Where it arrived, nothing else names an environment."""
+        rejects = [Reject(None, problem.reason, problem.detail, problem.cohorts)]
+        return Normalized([], rejects, 1, environment=self._rules.environment(MISSING, feed), position=position)
 
     def _versioned(self, parsed: Parsed, environment: str, arrived_us: int, position: int) -> Normalized:
         """What was parsed, at its versions. A clock that is too far ahead is not believed."""
@@ -101,7 +115,16 @@ class Normalizer:
                 Version(time_us, position),
                 operation.page,
             )
-        return Normalized(groups, parsed.rejects, parsed.members, None, parsed.conflicts, clearing, is_ahead)
+        return Normalized(
+            groups,
+            parsed.rejects,
+            parsed.members,
+            conflicts=parsed.conflicts,
+            clearing=clearing,
+            environment=environment,
+            position=position,
+            future_event_time=is_ahead,
+        )
 
 
 def _with_headers(feed: Feed, record: Record) -> Feed:

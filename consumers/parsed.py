@@ -121,7 +121,7 @@ class Collector:
 
     def reject(self, place: int | None, problem: InvalidRecord) -> None:
         """One member (or a part of the record that is no member) cannot be used; the others are not touched by it."""
-        self.rejects.append(Reject(place, problem.reason, problem.detail))
+        self.rejects.append(Reject(place, problem.reason, problem.detail, problem.cohorts))
 
     def parsed(
         self, *, environment: str | None, context_kind: str, members: int, operation: Operation | None = None
@@ -132,7 +132,8 @@ class Collector:
         others who are not listed would take what was not understood for a removal.
         """
         if operation is not None and operation.page is not None and self.rejects:
-            self.rejects.append(_INCOMPLETE)
+            detail = "not all members of the page were understood"
+            self.rejects.append(Reject(None, Reason.REPLACE_INCOMPLETE, detail, (operation.cohort,)))
             operation = None
         return Parsed(
             environment=environment,
@@ -167,8 +168,6 @@ class Collector:
 
 
 _CohortKey = tuple[str, str]
-
-_INCOMPLETE = Reject(None, Reason.REPLACE_INCOMPLETE, "not all members of the page were understood")
 
 
 class _Member(NamedTuple):

@@ -8,6 +8,7 @@ everything else is read here, member by member, and both ways come to the same r
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -129,7 +130,8 @@ class RequestParser:
         named = columns.one("cohort_id"), columns.one("cohort_name"), columns.one("cohort_url")
         try:
             shared = self._cohort_of_record(named, feed)
-            cohort = self._cohort_of_member(shared, (_first(ids), _first(names), _first(urls)))
+            named = _first(ids), _first(names), _first(urls)
+            cohort = cohort_of_member(shared, self.name, named, self._names["member_cohort_id"])
         except InvalidValue:
             return None
         return named_by_any(cohort, names, urls)
@@ -192,20 +194,18 @@ class RequestParser:
         member: object,
     ) -> None:
         """Add one member of a list. Raises `InvalidValue`, as seen from the member, where it cannot be used."""
-        if not isinstance(member, dict):
-            raise InvalidValue(Reason.MEMBER_INVALID, "it is not an object")
         paths, names = self._paths, self._names
-        key = values.context_key(paths.member_id.find(member), names["member_id"], max_bytes)
-        if paths.member_included is None:
-            included = _included(of_list, action)
-        else:
-            included = values.membership(paths.member_included.find(member), names["member_included"])
-        named = (
-            _find(paths.member_cohort_id, member),
-            _find(paths.member_cohort_name, member),
-            _find(paths.member_cohort_url, member),
-        )
-        collector.add(place, self._cohort_of_member(shared, named), key, included=included)
+        try:
+            key = values.context_key(paths.member_id.find(_object(member)), names["member_id"], max_bytes)
+            if paths.member_included is None:
+                included = _included(of_list, action)
+            else:
+                included = values.membership(paths.member_included.find(member), names["member_included"])
+        except InvalidValue as problem:
+            with suppress(InvalidValue):
+                problem.about(self._cohort_of_member(shared, member))
+            raise
+        collector.add(place, self._cohort_of_member(shared, member), key, included=included)
 
     def _replacing(
         self, document: object, shared: Cohort | InvalidValue | None, collector: Collector
@@ -254,7 +254,13 @@ class RequestParser:
                 raise
             return problem
 
-    def _cohort_of_member(self, shared: Cohort | InvalidValue, named: Named) -> Cohort:
+    def _cohort_of_member(self, shared: Cohort | InvalidValue, member: object) -> Cohort:
+        paths = self._paths
+        named = (
+            _find(paths.member_cohort_id, member),
+            _find(paths.member_cohort_name, member),
+            _find(paths.member_cohort_url, member),
+        )
         return cohort_of_member(shared, self.name, named, self._names["member_cohort_id"])
 
 
@@ -301,6 +307,12 @@ def _column_decoder(paths: Paths, lists: Sequence[MemberList]) -> ColumnDecoder 
         return ColumnDecoder(pointers, [each.pointer for each in lists])
     except NotOneShapeError:
         return None
+
+
+def _object(member: object) -> dict[str, object]:
+    if not isinstance(member, dict):
+        raise InvalidValue(Reason.MEMBER_INVALID, "it is not an object")
+    return member
 
 
 def _find(pointer: Pointer | None, document: object) -> object:

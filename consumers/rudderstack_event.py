@@ -118,7 +118,10 @@ class RudderstackEvent:
             cohort, time_us = _cohort(feed), from_rfc3339(event.get("timestamp"))
 
             def collect(place: int, included: bool | None, member: object) -> None:
-                key = _context_key(member, rules.limits)
+                try:
+                    key = _context_key(member, rules.limits)
+                except InvalidValue as problem:
+                    raise problem.about(cohort) from None
                 collector.add(place, cohort, key, included=included is True, event_time_us=time_us)
 
             collect_members(found, collector, collect)

@@ -51,6 +51,10 @@ class Memberships(msgspec.Struct, frozen=True, gc=False):
     said: Sequence[tuple[Cohort, bool]]
     problems: Sequence[InvalidValue] = ()
 
+    def cohorts(self) -> list[Cohort]:
+        """Those that it speaks of clearly."""
+        return [cohort for cohort, _ in self.said]
+
     def is_one(self) -> bool:
         """Whether it speaks of one cohort, and clearly."""
         return len(self.said) == 1 and not self.problems

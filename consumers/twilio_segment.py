@@ -45,7 +45,7 @@ def _parse_event(event: Event, environment: str | None, feed: Feed, limits: Limi
             return Parsed(ignored=found, members=1)
         return _parse_traits(event, found, environment, feed, limits)
     cohort, included = found
-    key = context_key(event, feed.context_key, limits.context_key_bytes)
+    key = _context_key(event, [cohort], feed, limits)
     return Parsed(
         environment=environment,
         context_kind=feed.context_kind,
@@ -59,7 +59,7 @@ def _parse_traits(event: Event, found: Memberships, environment: str | None, fee
     if not found.said:
         raise found.problems[0]
     collector = Collector()
-    _collect(collector, 0, event, found, context_key(event, feed.context_key, limits.context_key_bytes))
+    _collect(collector, 0, event, found, _context_key(event, found.cohorts(), feed, limits))
     for problem in found.problems:
         collector.reject(0, problem)
     return collector.parsed(environment=environment, context_kind=feed.context_kind, members=1)
@@ -87,7 +87,7 @@ def _collect_item(collector: Collector, place: int, item: object, feed: Feed, li
         return (found,)
     if not isinstance(found, Memberships):
         found = Memberships((found,))
-    _collect(collector, place, event, found, context_key(event, feed.context_key, limits.context_key_bytes))
+    _collect(collector, place, event, found, _context_key(event, found.cohorts(), feed, limits))
     for problem in found.problems:
         collector.reject(place, problem.within(f"/batch/{place}"))
     return ()
@@ -96,6 +96,13 @@ def _collect_item(collector: Collector, place: int, item: object, feed: Feed, li
 def _collect(collector: Collector, place: int, event: Event, found: Memberships, key: str) -> None:
     for cohort, included in found.said:
         collector.add(place, cohort, key, included=included, event_time_us=from_rfc3339(event.timestamp))
+
+
+def _context_key(event: Event, cohorts: Sequence[Cohort], feed: Feed, limits: Limits) -> str:
+    try:
+        return context_key(event, feed.context_key, limits.context_key_bytes)
+    except InvalidValue as problem:
+        raise problem.about(*cohorts) from None
 
 
 def _memberships(event: Event, feed: Feed) -> tuple[Cohort, bool] | Memberships | Ignored:

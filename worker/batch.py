@@ -21,6 +21,8 @@ from stores.model import Clearing, DeltaGroup, SegmentChange
 from stores.postgres.rejects import RejectedMember
 from worker.reject_notes import reject_notes
 
+MOST_NOTES = 2_000
+"""For people. The dead letters have all of it."""
 _TOPIC, _TIMESTAMP_MS, _PLACE = attrgetter("topic"), attrgetter("timestamp_ms"), attrgetter("topic", "partition")
 
 
@@ -103,7 +105,8 @@ class Batch:
             self.clearings.append(normalized.clearing)
         if normalized.rejects:
             self.dead_letters += rejected_members(record, normalized)
-            self.reject_notes += reject_notes(record, normalized)
+            if len(self.reject_notes) < MOST_NOTES:
+                self.reject_notes += reject_notes(record, normalized)
         if normalized.ignored:
             self.ignored[normalized.ignored] += 1
         self.future_event_times += normalized.future_event_time

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import structlog
 
@@ -13,9 +14,10 @@ from stores.errors import BatchRejectedError
 from stores.model import DeltaGroup, SegmentChange
 from stores.postgres.rejects import RejectedMember, RejectIndex
 from worker.backoff import until_available
-from worker.batch import Batch
+from worker.batch import MOST_NOTES, Batch
 from worker.dead_letter_guard import DeadLetterGuard
 from worker.instruments import Instruments
+from worker.reject_notes import notes_of_refused
 from worker.segments import Refused, Resolved, SegmentResolver
 from worker.writer import BatchWriter
 
@@ -50,6 +52,7 @@ class Delivery:
         Returns the topics that are held from now on because of what was rejected here.
         """
         rejected: list[DeadLetter] = []
+        notes = list(batch.reject_notes)
         if changes := batch.changes:
             with self._metrics.stage("resolve"):
                 resolved = await until_available(self._health, "postgres", lambda: self._segments.resolve(changes))
@@ -57,8 +60,9 @@ class Delivery:
                 refused = [*resolved.refused, *await self._write(resolved, in_two=in_two)]
             rejected += _mismatches(batch, resolved.mismatched)
             rejected += _refusals(batch, refused)
-        if batch.reject_notes:
-            await self._note(batch.reject_notes)
+            notes += islice(_notes(resolved.mismatched, refused), MOST_NOTES)
+        if notes:
+            await self._note(notes)
         if letters := [*batch.dead_letters, *rejected]:
             with self._metrics.stage("dead_letter"):
                 await until_available(self._health, "dead_letter_topic", lambda: self._dead_letters.send(letters))
@@ -108,7 +112,7 @@ def _mismatches(batch: Batch, mismatched: Sequence[SegmentChange]) -> list[DeadL
         DeadLetter(
             batch.sources[position],
             Reason.CONTEXT_KIND_MISMATCH,
-            f"{changes[0].segment.key} holds contexts of another kind than {changes[0].context_kind}",
+            _mismatch(changes[0]),
             tuple(sorted(place for change in changes for place in _places(change))) or None,
         )
         for position, changes in by_record.items()
@@ -124,11 +128,27 @@ def _refusals(batch: Batch, refused: Sequence[Refused]) -> list[DeadLetter]:
         DeadLetter(
             batch.sources[position],
             Reason.STORE_REJECTED,
-            f"PostgreSQL gave SQLSTATE {sqlstate}",
+            _refusal(sqlstate),
             tuple(sorted(members)) or None,
         )
         for (position, sqlstate), members in places.items()
     ]
+
+
+def _notes(mismatched: Sequence[SegmentChange], refused: Sequence[Refused]) -> Iterator[RejectedMember]:
+    """The same, for the index for people."""
+    for change in mismatched:
+        yield from notes_of_refused(change, Reason.CONTEXT_KIND_MISMATCH, _mismatch(change))
+    for change, sqlstate in refused:
+        yield from notes_of_refused(change, Reason.STORE_REJECTED, _refusal(sqlstate))
+
+
+def _mismatch(change: SegmentChange) -> str:
+    return f"{change.segment.key} holds contexts of another kind than {change.context_kind}"
+
+
+def _refusal(sqlstate: str) -> str:
+    return f"PostgreSQL gave SQLSTATE {sqlstate}"
 
 
 def _places(change: SegmentChange) -> tuple[int, ...]:

@@ -123,6 +123,7 @@ async def test_while_postgres_is_away_known_tokens_go_on_and_others_are_told_to_
 
         await eventually(lambda: stranger_is_told(503), 15)
         assert (await process.get("/healthz")).status_code == 200
+        assert (await process.get("/readyz")).status_code == 200  # of all replicas none would be left
         assert set(await published(gateway)) == {"meanwhile"}
 
         own_postgres.restart()

@@ -185,6 +185,20 @@ async def test_who_is_missing_is_told_as_json_and_as_csv_until_they_are_erased(g
     assert (await got(gateway, "/amplitude-c1/rejected", token))["byReason"] == {"context_key_missing": 2}
 
 
+async def test_who_is_missing_is_told_too_where_a_record_has_nobody_else_or_is_about_several_segments(
+    gateway: GatewayUnderTest,
+) -> None:
+    token = await started(gateway)
+    bench = gateway.bench
+    body = a_batch("", "u2", cohort_id="c1")
+    body["batch"][1] |= {"cohortId": "c2", "value": "perhaps"}  # type: ignore[index]
+    await bench.publish(gateway.topic, body | {"environmentId": "production"}, headers=[("integration", b"amplitude")])
+    await bench.catch_up()
+
+    assert (await got(gateway, "/amplitude-c1/rejected", token))["byReason"] == {"context_key_blank": 1}
+    assert (await got(gateway, "/amplitude-c2/rejected", token))["byReason"] == {"value_invalid": 1}
+
+
 async def test_a_rejected_member_is_forgotten_after_a_month(gateway: GatewayUnderTest) -> None:
     token = await started(gateway)
     bench = gateway.bench

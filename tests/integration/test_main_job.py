@@ -147,6 +147,11 @@ async def test_a_context_kind_that_is_not_the_segments_is_a_dead_letter(bench: B
     assert await bench.members("amplitude-c1") == {"u1": True}
     letters = await bench.dead_letters()
     assert [(letter["reason"], letter["member"]) for letter in letters] == [("context_kind_mismatch", "[0, 1]")]
+    noted = await bench.sql.fetch("SELECT reason, member FROM rejected_member ORDER BY place")
+    assert [(each["reason"], json.loads(each["member"])) for each in noted] == [
+        ("context_kind_mismatch", "d1"),
+        ("context_kind_mismatch", "d2"),
+    ]
 
 
 async def test_a_delta_that_the_server_refuses_is_found_and_its_neighbours_are_stored(bench: Bench) -> None:

@@ -26,7 +26,7 @@ from worker.gateway.intake import Intake
 from worker.gateway.limits import InFlight, RateLimit
 from worker.gateway.lists import Lists
 from worker.gateway.metrics import GatewayMetrics
-from worker.gateway.routing import OTHER, Endpoint, application
+from worker.gateway.routing import OTHER, Endpoint, Watch, application
 from worker.gateway.segment_targets import SegmentTargets
 from worker.gateway.segments_rest import SegmentsRest
 from worker.gateway.server import DRAIN_S, GatewayServer
@@ -60,7 +60,8 @@ async def run_gateway(settings: Settings) -> None:
         endpoints = _endpoints(settings, known, segments, producer, in_flight)
         metrics = GatewayMetrics([OTHER, *(endpoint.name for endpoint in endpoints)])
         metrics.gateway_in_flight.set_function(lambda: in_flight.requests)
-        app = application(endpoints, metrics, is_draining=stopping.is_set)
+        watch = Watch(metrics, is_draining=stopping.is_set)
+        app = application(endpoints, watch)
         await stack.enter_async_context(HttpServer(metrics, health, host=settings.http.host, port=settings.http.port))
         stack.enter_context(Watchdog(health, stall_s=settings.watchdog.stall_s))
         beside = [
@@ -75,7 +76,9 @@ async def run_gateway(settings: Settings) -> None:
             beside.append(asyncio.create_task(known.keep(), name="tokens"))
             beside.append(asyncio.create_task(_check(health, producer, topics), name="kafka-check"))
             make_collections_rare()
-            async with GatewayServer(app, host=settings.gateway.host, port=settings.gateway.port):
+            async with GatewayServer(
+                app, host=settings.gateway.host, port=settings.gateway.port, malformed=watch.malformed
+            ):
                 await _first_end(stopping, beside)
                 health.check_failed("stopping", "the process was asked to end")
                 await asyncio.sleep(DRAIN_S)

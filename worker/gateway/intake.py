@@ -30,6 +30,8 @@ from worker.gateway.tokens import KnownTokens, Token, credential_in
 
 SYNC = (CREATE_SEGMENT, UPDATE_INCLUDED)
 """What a token needs for a segment that it sends members of."""
+ANYWHERE = Resource(DEFAULT_PROJECT, "\0", "\0")
+"""A segment that no policy can name: who may sync it may sync each."""
 MOST_SEGMENTS = 1_000
 """That one body may be about: each is looked up in the token's policy."""
 MOST_REASONS_TOLD = 5
@@ -116,19 +118,31 @@ class Intake:
 
         None where it says nothing about any membership, so that there is nothing to publish.
         """
-        taken = self.read(body, feed, integration)
+        taken = self.read(body, feed, integration, token, denied)
         if taken is not None:
             if token is not None:
                 await self.allow(token, taken.environment, taken.segments, denied)
             await self.publish(body, feed, integration, taken)
         return taken
 
-    def read(self, body: bytes, feed: Feed, integration: str) -> Taken | None:
-        """What the body says as a record of this feed; None where it says nothing about any membership."""
+    def read(
+        self,
+        body: bytes,
+        feed: Feed,
+        integration: str,
+        token: Token | None = None,
+        denied: Callable[[], Refused] = forbidden,
+    ) -> Taken | None:
+        """What the body says as a record of this feed; None where it says nothing about any membership.
+
+        That there is no such environment is told only to a token that may sync everywhere.
+        """
         headers = (("integration", integration.encode()),)
         try:
             parsed = self._normalizer.parse(Record(feed.topics[0], 0, 0, 0, None, body, headers), feed)
         except InvalidRecord as problem:
+            if problem.reason is Reason.ENVIRONMENT_UNKNOWN and token and not token.policy.allows(ANYWHERE, SYNC):
+                raise denied() from None
             raise invalid([Reject(None, problem.reason, problem.detail)]) from None
         if parsed.ignored is not None:
             return None

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 OTHER = "other"
 """The route of requests that none of ours takes."""
 HEADER_BYTES = 32 << 10
-_SERVER_ERROR = 500
+_CLIENT_ERROR, _SERVER_ERROR = 400, 500
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -39,11 +39,8 @@ class Endpoint(NamedTuple):
     handler: Handler
 
 
-def application(
-    endpoints: Iterable[Endpoint], metrics: GatewayMetrics, *, is_draining: Callable[[], bool]
-) -> Starlette:
+def application(endpoints: Iterable[Endpoint], watch: Watch) -> Starlette:
     """All routes as one ASGI application."""
-    watch = _Watch(metrics, is_draining)
     routes = [
         Route(path, _Watched(watch, endpoint), methods=list(endpoint.methods))
         for endpoint in endpoints
@@ -55,8 +52,10 @@ def application(
     return app
 
 
-class _Watch:
-    def __init__(self, metrics: GatewayMetrics, is_draining: Callable[[], bool]) -> None:
+class Watch:
+    """Every answer passes it: it has an id, and is timed and counted."""
+
+    def __init__(self, metrics: GatewayMetrics, *, is_draining: Callable[[], bool]) -> None:
         self._metrics = metrics
         self._is_draining = is_draining
         self._prefix = f"{secrets.token_hex(6)}-"
@@ -65,7 +64,7 @@ class _Watch:
     async def answer(self, name: str, handler: Handler, request: Request) -> Response:
         """What the handler answers, but something in any case."""
         started_at = time.perf_counter()
-        request_id = f"{self._prefix}{next(self._numbers):x}"
+        request_id = self._next_id()
         try:
             _check_headers(request)
             response = await handler(request)
@@ -91,7 +90,15 @@ class _Watch:
         code, message = said.get(status, ("invalid_request", "The request can't be taken"))
         headers = dict(exc.headers or {}) if isinstance(exc, HTTPException) else {}
         self._metrics.answered(OTHER, status, 0.0)
-        return refusal(Refused(status, code, message, headers))
+        return refusal(Refused(status, code, message, headers | {"X-Request-Id": self._next_id()}))
+
+    def malformed(self) -> str:
+        """What came is no HTTP and is answered with 400 and the id that this returns."""
+        self._metrics.answered(OTHER, _CLIENT_ERROR, 0.0)
+        return self._next_id()
+
+    def _next_id(self) -> str:
+        return f"{self._prefix}{next(self._numbers):x}"
 
     def _refuse(self, name: str, request_id: str, refused: Refused) -> Response:
         told = log.warning if refused.status >= _SERVER_ERROR else log.debug
@@ -102,7 +109,7 @@ class _Watch:
 class _Watched:
     """An endpoint as an ASGI application: Starlette would wrap a function in more than it needs."""
 
-    def __init__(self, watch: _Watch, endpoint: Endpoint) -> None:
+    def __init__(self, watch: Watch, endpoint: Endpoint) -> None:
         self._watch = watch
         self._name, self._handler = endpoint.name, endpoint.handler
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ class Operation(msgspec.Struct, frozen=True):
 
     op: str
     path: str
-    value: Any = None
+    value: Any = msgspec.UNSET
 
 
 class _Patch(msgspec.Struct, frozen=True):
@@ -97,6 +98,8 @@ def _touched(step: Operation | Instruction) -> str | None:
         return _FOLLOWED[step.kind]
     if step.op not in ("add", "replace", "remove", "test"):
         raise _invalid("An operation is add, replace, remove or test")
+    if step.op != "remove" and step.value is msgspec.UNSET:
+        raise _invalid(f"An operation that is {step.op} has a value")
     if step.op == "test":
         return None
     attribute = step.path.split("/")[1] if step.path.startswith("/") else ""
@@ -174,6 +177,7 @@ class _Draft:
             "/version": lambda: self._version,
             "/key": lambda: self._key,
         }
+        known |= {f"/tags/{number}": partial(self.tags.__getitem__, number) for number in range(len(self.tags))}
         if path not in known or known[path]() != value:
             raise Refused(_CONFLICT, "optimistic_locking_error", "A test of the patch does not hold: read it again")
 

@@ -20,7 +20,7 @@ FILTER_CHARACTERS = 4_096
 _NUMBER = re.compile(r"[0-9]{1,7}")
 _CONDITION = re.compile(
     r"\s*(?P<name>query|tags|includedKeys|external|unbounded)\s+(?P<operator>equals|anyOf|exists)\s+"
-    r"(?P<value>\"(?:[^\"\\]|\\.)*\"|\[[^\]]*\]|true|false|[A-Za-z0-9_.-]+)\s*(?:,|$)"
+    r"(?P<value>\"(?:[^\"\\]|\\.)*\"|\[(?:[^\]\"]|\"(?:[^\"\\]|\\.)*\")*\]|true|false|[A-Za-z0-9_.-]+)\s*(?:,|$)"
 )
 
 

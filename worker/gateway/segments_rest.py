@@ -101,7 +101,7 @@ class SegmentsRest:
     async def patch(self, request: Request) -> Response:
         """Edits it, unless `dryRun=true` asks what would become of it."""
         token = self._admitted(request)
-        project, environment = self._place(request)
+        project, environment = self._place(request, token)
         key = _segment(environment, request)
         with self._intake.in_flight.request() as account:
             body = await self._intake.body(request, account)
@@ -130,7 +130,7 @@ class SegmentsRest:
         token = self._admitted(request)
         if not token.policy.allows(Resource(request.path_params["project"]), (VIEW_PROJECT,)):
             raise forbidden()
-        return self._place(request)
+        return self._place(request, token)
 
     def _admitted(self, request: Request) -> Token:
         """The token, which is no write key: those are only to send with, and apps carry them for all to see."""
@@ -139,12 +139,14 @@ class SegmentsRest:
             raise forbidden()
         return token
 
-    def _place(self, request: Request) -> tuple[str, str]:
+    def _place(self, request: Request, token: Token) -> tuple[str, str]:
+        """Both by their keys. Which there are is told only to who may look."""
         project, named = request.path_params["project"], request.path_params["environment"]
         environment = self._environments.find(named)
         listed = self._listed.get(environment or "")
         if environment is None or "\0" in environment or project != ((listed and listed.project) or DEFAULT_PROJECT):
-            raise Refused(404, "not_found", "There is no such project and environment")
+            may_look = token.policy.allows(Resource(project), (VIEW_PROJECT,))
+            raise Refused(404, "not_found", "There is no such project and environment") if may_look else forbidden()
         return project, environment
 
 

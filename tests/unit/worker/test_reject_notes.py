@@ -8,6 +8,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from consumers.feeds import Environments, Feed, Limits
 from consumers.normalize import Normalizer
 from stores.postgres.rejects import NotedReject, RejectedMember
@@ -51,11 +53,53 @@ def test_what_is_noted_of_one_record_and_of_one_member_is_bounded() -> None:
     assert many[0].member is None  # cut, it might end within a key
 
 
-def test_of_a_record_about_several_segments_nobody_can_say_whose_member_it_was() -> None:
+ENGAGE = {"computation_class": "audience", "computation_key": "vips", "computation_id": "aud_1"}
+
+
+def test_a_member_is_noted_for_the_segment_that_it_would_have_joined_though_its_record_is_about_several() -> None:
+    batch = [{"userId": user, "cohortId": cohort, "value": True} for user, cohort in (("u1", "c1"), ("", "c2"))]
+    payload = {"environmentId": "production", "batch": [*batch, {"userId": "u2", "value": 1.5, "cohortId": "c3"}]}
+
+    assert [(each.segment.key, each.reason) for each in notes(form="amplitude", payload=payload)] == [
+        ("amplitude-c2", "context_key_blank"),
+        ("amplitude-c3", "value_invalid"),
+    ]
+
+
+def test_where_neither_member_nor_record_says_which_segment_nothing_is_noted() -> None:
     batch = [{"userId": "u1", "cohortId": cohort, "value": True} for cohort in ("c1", "c2")]
-    payload = {"environmentId": "production", "batch": [*batch, {"userId": "u2"}]}
+    payload = {"environmentId": "production", "batch": [*batch, {"userId": "u3", "value": True}]}
 
     assert notes(form="amplitude", payload=payload) == []
+
+
+@pytest.mark.parametrize(
+    ("form", "payload", "segments"),
+    [
+        ("amplitude-webhook", {"cohort_id": "c1", "in_cohort": True, "users": [{"user_id": None}]}, ["amplitude-c1"]),
+        (
+            "amplitude-webhook",
+            [{"user_id": "", "amplitude_A_c1": True, "amplitude_B_c2": False}],
+            ["amplitude-c1", "amplitude-c2"],
+        ),
+        (
+            "mparticle",
+            {
+                "type": "audience_membership_change_request",
+                "user_profiles": [{"audiences": [{"audience_id": 7, "action": "add"}]}],
+            },
+            ["mparticle-7"],
+        ),
+        (
+            "segment",
+            {"type": "track", "properties": {"audience_key": "vips", "vips": True}, "context": {"personas": ENGAGE}},
+            ["segment-audiences-aud_1"],
+        ),
+        ("rudderstack", {"listData": {"add": [{"id": ""}]}, "cohortId": "c1", "cohortName": "C"}, ["rudderstack-c1"]),
+    ],
+)
+def test_a_record_of_which_no_member_is_understood_is_noted_too(form: str, payload: Any, segments: list[str]) -> None:
+    assert sorted({each.segment.key for each in notes(form=form, payload=payload)}) == segments
 
 
 def test_the_report_counts_reasons_and_no_cell_is_a_formula() -> None:

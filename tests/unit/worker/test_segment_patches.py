@@ -1,4 +1,4 @@
-"""Edits of segments, and what may be asked of a list of them."""
+"""Edits of segments."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from starlette.datastructures import QueryParams
 
-from stores.postgres.segments import Edit, SegmentFilter, SegmentView
+from stores.postgres.segments import Edit, SegmentView
 from worker.gateway.answers import Refused
 from worker.gateway.segment_patches import parse_patch
-from worker.gateway.segment_queries import parse_query
 
 SEMANTIC = "application/json; domain-model=launchdarkly.semanticpatch"
 SEGMENT = SegmentView(
@@ -92,7 +90,11 @@ def test_a_patch_says_which_actions_it_needs() -> None:
         ([{"op": "remove", "path": "/tags/2"}], 400),
         ([{"op": "add", "path": "/tags/4", "value": "x"}], 400),
         ([{"op": "remove", "path": "/tags/-"}], 400),
+        ([{"op": "add", "path": "/description"}], 400),
+        ([{"op": "test", "path": "/name"}], 400),
         ([{"op": "test", "path": "/version", "value": 2}], 409),
+        ([{"op": "test", "path": "/tags/0", "value": "other"}], 409),
+        ([{"op": "test", "path": "/tags/100", "value": "other"}], 409),
         ([{"op": "test", "path": "/generation", "value": 1}], 409),
         ([{"op": "replace", "path": "/name", "value": "x"}] * 1_501, 400),
         ([{"op": "add", "path": "/tags/-", "value": f"t{number}"} for number in range(101)], 400),
@@ -119,38 +121,3 @@ def test_tags_by_the_ten_thousand_are_refused_at_once(kind: str) -> None:
 def test_members_are_not_edited_by_instructions(kind: str) -> None:
     with pytest.raises(Refused):
         applied({"instructions": [{"kind": kind, "values": ["u1"]}]}, SEMANTIC)
-
-
-def test_a_list_is_asked_as_launchdarkly_documents_it() -> None:
-    text = 'query equals "Po, wer", tags anyOf ["a","b"],includedKeys anyOf ["u1"], external exists true'
-    asked = parse_query(QueryParams({"filter": text, "sort": "name", "limit": "5", "offset": "10"}))
-
-    assert asked.wanted == SegmentFilter("Po, wer", ["a", "b"], ["u1"])
-    assert (asked.sort, asked.limit, asked.offset, asked.is_empty) == ("name", 5, 10, False)
-    assert parse_query(QueryParams()).limit == 20
-    assert parse_query(QueryParams({"filter": "unbounded equals false"})).is_empty
-    assert parse_query(QueryParams({"filter": "query equals power"})).wanted.query == "power"
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {"limit": "x"},
-        {"limit": "-1"},
-        {"limit": "101"},
-        {"offset": "1e9"},
-        {"sort": "size"},
-        {"filter": "tags equals"},
-        {"filter": 'tags equals "a"'},
-        {"filter": "nonsense anyOf []"},
-        {"filter": "tags anyOf [1]"},
-        {"filter": 'tags anyOf ["a"'},
-        {"filter": 'query equals "\\ud800"'},
-        {"filter": 'includedKeys anyOf ["\\ud800"]'},
-        {"filter": f"tags anyOf {'[' * 3_000}]"},
-        {"filter": "a" * 5_000},
-    ],
-)
-def test_what_is_not_understood_is_refused(parameters: dict[str, str]) -> None:
-    with pytest.raises(Refused):
-        parse_query(QueryParams(parameters))
