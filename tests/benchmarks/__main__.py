@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from rich.console import Console
 
-from tests.benchmarks import drain, end_to_end, freshness, gateway, parsing, projection, store_write
+from tests.benchmarks import drain, end_to_end, freshness, gateway, parsing, projection, scale, store_write
 from tests.benchmarks.ground import Ground, ground
 
 BENCHMARKS: dict[str, Callable[[Ground, int], Awaitable[None]]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Ground, int], Awaitable[None]]] = {
     "parse": parsing.run,
     "projection": projection.run,
     "gateway": gateway.run,
+    "scale": scale.run,
 }
 
 

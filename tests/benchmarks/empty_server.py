@@ -20,7 +20,7 @@ async def empty(_: Request) -> Response:
 
 async def main(port: int) -> None:
     app = Starlette(routes=[Route("/v1/identify", empty, methods=["POST"])])
-    async with GatewayServer(app, host="127.0.0.1", port=port):
+    async with GatewayServer(app, host="127.0.0.1", port=port, malformed=str):
         await asyncio.Event().wait()
 
 

@@ -7,7 +7,7 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -94,55 +94,19 @@ class Ground:
 
     def cpu(self, *workers: int) -> CpuSeconds:
         return CpuSeconds(
-            worker=sum(_cpu_s(pid) for pid in workers),
-            postgres=_cpu_s(self.postgres.pid, with_children=True),
-            kafka=_cpu_s(self.kafka.pid),
+            worker=sum(cpu_s(pid) for pid in workers),
+            postgres=cpu_s(self.postgres.pid, with_children=True),
+            kafka=cpu_s(self.kafka.pid),
         )
 
     async def topic_of_webhooks(self, deltas: int) -> str:
         """A topic of hourly batches, a thousand members each, every member new."""
-        batches = (
-            json.dumps(
-                {
-                    "cohort_name": "Bench",
-                    "cohort_id": COHORT.format(number % SEGMENTS),
-                    "in_cohort": True,
-                    "computed_time": "1692206763",
-                    "message_id": f"{number}::enter::0",
-                    "users": [
-                        {"user_id": f"user-{number * MEMBERS_A_BATCH + member:012d}@example.com"}
-                        for member in range(MEMBERS_A_BATCH)
-                    ],
-                }
-            ).encode()
-            for number in range(deltas // MEMBERS_A_BATCH)
-        )
-        return await self._topic(batches)
+        members = ((number, numbered(number, MEMBERS_A_BATCH)) for number in range(deltas // MEMBERS_A_BATCH))
+        return await self._topic(webhook(number, each) for number, each in members)
 
     async def topic_of_identifies(self, deltas: int) -> str:
         """A topic of identify calls, one member each, every member new."""
-        calls = (
-            json.dumps(
-                {
-                    "type": "identify",
-                    "userId": f"user-{number:012d}@example.com",
-                    "messageId": f"personas_{number}",
-                    "timestamp": "2026-11-20T08:00:00.000Z",
-                    "traits": {"first_time_shopper": True},
-                    "context": {
-                        "personas": {
-                            "computation_class": "audience",
-                            "computation_id": COHORT.format(number % SEGMENTS),
-                            "computation_key": "first_time_shopper",
-                            "namespace": "spa_1",
-                            "space_id": "spa_1",
-                        }
-                    },
-                }
-            ).encode()
-            for number in range(deltas)
-        )
-        return await self._topic(calls)
+        return await self._topic(identify(number) for number in range(deltas))
 
     async def topic(self) -> str:
         """An empty topic."""
@@ -150,16 +114,23 @@ class Ground:
         await create_topics(self.kafka.bootstrap_servers, {name: PARTITIONS})
         return name
 
-    async def _topic(self, values: Iterator[bytes]) -> str:
+    async def _topic(self, values: Iterable[bytes]) -> str:
         name = await self.topic()
+        await self.fill(name, ((number % PARTITIONS, value) for number, value in enumerate(values)))
+        return name
+
+    async def fill(self, topic: str, values: Iterable[tuple[int, bytes]]) -> int:
+        """Publishes these, each to its partition; returns how many there were."""
         producer = AIOKafkaProducer(
             bootstrap_servers=self.kafka.bootstrap_servers, linger_ms=20, max_batch_size=1 << 18
         )
         await producer.start()
-        for number, value in enumerate(values):
-            await producer.send(name, value, partition=number % PARTITIONS)
+        count = 0
+        for partition, value in values:
+            await producer.send(topic, value, partition=partition)
+            count += 1
         await producer.stop()
-        return name
+        return count
 
 
 @contextmanager
@@ -172,6 +143,47 @@ def ground() -> Iterator[Ground]:
         Valkey(Path(folder) / "valkey").start() as valkey,
     ):
         yield Ground(kafka, postgres, valkey)
+
+
+def numbered(batch: int, members: int) -> Iterator[str]:
+    """The context keys of a batch, no two batches having one in common."""
+    return (f"user-{number:012d}@example.com" for number in range(batch * members, (batch + 1) * members))
+
+
+def webhook(number: int, members: Iterable[str], *, included: bool = True, computed_time: int = 1692206763) -> bytes:
+    """A message of Amplitude's cohort webhook; its number says which of the cohorts it is about."""
+    return json.dumps(
+        {
+            "cohort_name": "Bench",
+            "cohort_id": COHORT.format(number % SEGMENTS),
+            "in_cohort": included,
+            "computed_time": str(computed_time),
+            "message_id": f"{number}::enter::0",
+            "users": [{"user_id": member} for member in members],
+        }
+    ).encode()
+
+
+def identify(number: int) -> bytes:
+    """An identify call of Segment's, one member."""
+    return json.dumps(
+        {
+            "type": "identify",
+            "userId": f"user-{number:012d}@example.com",
+            "messageId": f"personas_{number}",
+            "timestamp": "2026-11-20T08:00:00.000Z",
+            "traits": {"first_time_shopper": True},
+            "context": {
+                "personas": {
+                    "computation_class": "audience",
+                    "computation_id": COHORT.format(number % SEGMENTS),
+                    "computation_key": "first_time_shopper",
+                    "namespace": "spa_1",
+                    "space_id": "spa_1",
+                }
+            },
+        }
+    ).encode()
 
 
 async def included(session: asyncpg.Connection) -> int:
@@ -198,7 +210,8 @@ def rate_between(seen: list[tuple[float, int]], start: int, end: int) -> float:
     return (last[1] - first[1]) / (last[0] - first[0])
 
 
-def _cpu_s(pid: int, *, with_children: bool = False) -> float:
+def cpu_s(pid: int, *, with_children: bool = False) -> float:
+    """What a process, and those that it has started, have used so far."""
     process = psutil.Process(pid)
     processes = [process, *process.children(recursive=True)] if with_children else [process]
     total = 0.0

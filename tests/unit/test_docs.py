@@ -22,11 +22,13 @@ FOLDER = Path(__file__).parents[2] / "deploy" / "docs"
 INDEX = FOLDER / "README.md"
 GATEWAY = FOLDER / "gateway.md"
 """No tool's page: `tests/integration/test_gateway_docs.py` runs what it shows."""
-PAGES = sorted(set(FOLDER.glob("*.md")) - {INDEX, GATEWAY})
+SCALE = FOLDER / "scale.md"
+"""Nor is this: `tests/unit/test_scale.py` holds it to its model."""
+PAGES = sorted(set(FOLDER.glob("*.md")) - {INDEX, GATEWAY, SCALE})
 HEADINGS = (r"What to set in \S.*", "What arrives", "What it becomes", "Known traps")
 SERVERS = 'kafka: {bootstrap_servers: "127.0.0.1:9092"}\npostgres: {dsn: "postgresql://cohort_sync@127.0.0.1/x"}\n'
 
-all_pages = pytest.mark.parametrize("page", [INDEX, GATEWAY, *PAGES], ids=lambda page: page.stem)
+all_pages = pytest.mark.parametrize("page", [INDEX, GATEWAY, SCALE, *PAGES], ids=lambda page: page.stem)
 each_page = pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 
 
@@ -73,7 +75,7 @@ def test_the_index_names_every_page_and_integration_and_links_nothing_that_is_no
     index = INDEX.read_text()
     linked = set(re.findall(r"\]\(([^)#]+)", index))
 
-    assert {page.name for page in (GATEWAY, *PAGES)} - linked == set()
+    assert {page.name for page in (GATEWAY, SCALE, *PAGES)} - linked == set()
     assert {target for target in linked if not (FOLDER / target).exists()} == set()
     assert [name for name in known_integrations() if f"`{name}`" not in index] == []
 
