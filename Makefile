@@ -67,6 +67,10 @@ faults: install ## Break things for FAULT_MINUTES from FAULT_SEED while an oracl
 soak: install ## SOAK_MINUTES (20) at 70 % of capacity with rebalances: memory, files, tasks and lags must be flat
 	@$(VENV)/python -m tests.faults.soak --minutes $(or $(SOAK_MINUTES),20)
 
+.PHONY: pictures
+pictures: install ## The dashboards' main graphs for deploy/docs, from a run of four minutes with a real Prometheus
+	@$(VENV)/python -m deploy.local.pictures
+
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## Inputs that nobody would write, to every format; FUZZ="--inputs 1000 --seed 7" for others
 	@$(VENV)/python -m tests.fuzz $(FUZZ)

@@ -99,23 +99,22 @@ CRD_FILES = {
     ),
     "sigs.k8s.io/gateway-api@v1.6.3": ("config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",),
 }
+_SCHEMAS_RECIPE = json.dumps([KUBERNETES, CRD_FILES])
 
 
 def tool(name: str) -> Path:
     """The program, built now if it is not there or from something else."""
     wanted = BY_NAME[name]
-    stamp = TOOLS / f"{name}.recipe"
-    if not (TOOLS / name).exists() or not stamp.exists() or stamp.read_text() != wanted.recipe():
+    if not _is_made(TOOLS / name, wanted.recipe()):
         _build(wanted)
-        stamp.write_text(wanted.recipe())
+        _stamp(name).write_text(wanted.recipe())
     return TOOLS / name
 
 
 def policy_tool(name: str) -> Path:
     """A linter of `policy-tools.lock`, installed apart from our own packages, whose versions it would bend."""
     folder = TOOLS / "policy"
-    stamp = TOOLS / "policy.recipe"
-    if not (folder / "bin" / name).exists() or not stamp.exists() or stamp.read_text() != POLICY_LOCK.read_text():
+    if not _is_made(folder, POLICY_LOCK.read_text()):
         print("Installing checkov and hadolint", file=sys.stderr)
         venv.create(folder, clear=True, with_pip=True)
         install = ["bin/python", "-m", "pip", "install", "--quiet", "--require-hashes", f"--requirement={POLICY_LOCK}"]
@@ -129,18 +128,35 @@ def policy_tool(name: str) -> Path:
         )
         if done.returncode:
             raise ToolNotBuiltError(f"{name} could not be installed:\n{done.stderr[-3000:]}")
-        stamp.write_text(POLICY_LOCK.read_text())
+        _stamp(folder.name).write_text(POLICY_LOCK.read_text())
     return folder / "bin" / name
 
 
 def schemas() -> Path:
     """The folder with a schema of every kind that the chart may use, and `CRDS` beside it."""
-    recipe = json.dumps([KUBERNETES, CRD_FILES])
-    stamp = TOOLS / "schemas.recipe"
-    if not SCHEMAS.exists() or not stamp.exists() or stamp.read_text() != recipe:
+    if not _is_made(SCHEMAS, _SCHEMAS_RECIPE):
         _make_schemas()
-        stamp.write_text(recipe)
+        _stamp(SCHEMAS.name).write_text(_SCHEMAS_RECIPE)
     return SCHEMAS
+
+
+def missing() -> list[str]:
+    """What `make deploy-check` would have to build first."""
+    made = {
+        **{TOOLS / name: each.recipe() for name, each in BY_NAME.items()},
+        TOOLS / "policy": POLICY_LOCK.read_text(),
+        SCHEMAS: _SCHEMAS_RECIPE,
+    }
+    return [path.name for path, recipe in made.items() if not _is_made(path, recipe)]
+
+
+def _is_made(path: Path, recipe: str) -> bool:
+    stamp = _stamp(path.name)
+    return path.exists() and stamp.exists() and stamp.read_text() == recipe
+
+
+def _stamp(name: str) -> Path:
+    return TOOLS / f"{name}.recipe"
 
 
 def _build(wanted: Tool) -> None:
@@ -195,7 +211,10 @@ def _go(what: str, command: Sequence[str], environment: dict[str, str]) -> str:
 
 
 def main() -> None:
-    """Builds what is missing and says all at once what could not be built."""
+    """Builds what is missing and says all at once what could not be built. With `--missing` it only says what is."""
+    if sys.argv[1:] == ["--missing"]:
+        print(" ".join(missing()))
+        return
     failures = []
     for name in sys.argv[1:] or [*BY_NAME, *POLICY_TOOLS, "schemas"]:
         try:
