@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 RUNBOOK = Path(__file__).parents[1] / "deploy" / "runbook.md"
-ON_SERVERS = ("cohort-sync", "kafka-topics.sh", "kafka-consumer-groups.sh", "psql")
+ON_SERVERS = ("cohort-sync", "new-cell", "kafka-topics.sh", "kafka-consumer-groups.sh", "psql")
 ON_KUBERNETES = ("kubectl", "helm")
 ELSEWHERE = ("make",)
 LIMIT_S = 120

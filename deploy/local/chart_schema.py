@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
+from stores.postgres.migrating import Part
 from worker.settings import Settings
 
 CHART = Path(__file__).parents[1] / "helm" / "cohort-sync"
@@ -34,6 +35,15 @@ CHOICES = {
     "gateway.service.type": ["ClusterIP", "NodePort", "LoadBalancer"],
     "credentials.postgresTls.mode": ["require", "verify-ca", "verify-full"],
 }
+ITEMS: dict[str, dict[str, Any]] = {
+    "migration.grants": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"part": {"enum": [*get_args(Part)]}, "role": {"type": "string", "minLength": 1}},
+        "required": ["part", "role"],
+    },
+}
+"""What is in lists that are ours and not Kubernetes'."""
 FREE_MAPS = ("monitoring.dashboards.labels",)
 """Their defaults are not empty, but their names are the user's."""
 REQUIRED = ("image.repository", "credentials.postgres.existingSecret", "credentials.postgres.key")
@@ -60,6 +70,8 @@ def values_schema() -> dict[str, Any]:
 def _of(default: Any, path: str) -> dict[str, Any]:
     if path in CHOICES:
         return {"enum": CHOICES[path]}
+    if path in ITEMS:
+        return {"type": "array", "items": ITEMS[path]}
     if path.endswith(EITHER):
         return {"type": ["integer", "string"]}
     if not isinstance(default, dict):

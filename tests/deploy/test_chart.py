@@ -14,6 +14,7 @@ from deploy.local.kustomize_base import BASE, rendered
 from tests.deploy.chart import EVERYTHING, VALUES, conform, leaves, manifests, pods, render
 from tests.deploy.programs import CHART, ToolFailedError, run_tool
 from worker.config import load
+from worker.settings import Settings
 
 SWITCHES: dict[str, list[Any]] = {
     "projector.enabled": [False, True],
@@ -43,6 +44,7 @@ OTHER_VALUES: dict[str, Any] = {
     "credentials.webhooks.feeds": [],
     "config.feeds": [{"name": "other", "topics": ["other"], "format": "header"}],
     "extraEnv": [{"name": "OTHER", "value": "1"}],
+    "migration.grants": [{"part": "projector", "role": "cohort_projector"}],
     "worker.autoscaling.enabled": False,
 }
 
@@ -193,12 +195,14 @@ def test_the_program_takes_the_configuration_and_finds_every_credential(tmp_path
         ("worker.replica", 3, "replica"),
         ("worker.podDisruptionBudgets", {}, "podDisruptionBudgets"),
         ("worker.replicas", "three", "replicas"),
+        ("migration.grants", [{"part": "wroker", "role": "cohort_worker"}], "wroker|migration/grants"),
         ("config.kafka.bootstrap_server", "kafka:9092", "bootstrap_server"),
         ("config.batch", {"max_wait_s": 60}, "max_wait_s"),
         ("config.http", {"port": 1}, "http"),
         ("config.postgres", {"dsn": "postgresql://u:p@h/d"}, "dsn"),
         ("gateway", {"enabled": True, "ingress": {"enabled": True}}, "which names should lead to the gateway"),
         ("gateway", {"enabled": True, "httpRoute": {"enabled": True}}, "through which Gateway"),
+        ("config.unknown_environment", "skip", "give each its own config.kafka.group_id"),
         ("worker", {"autoscaling": {"enabled": True}, "keda": {"enabled": True}}, "enable one of them"),
     ],
 )
@@ -207,6 +211,50 @@ def test_what_is_mistyped_or_contradicts_itself_is_refused_before_anything_is_in
 ) -> None:
     with pytest.raises(ToolFailedError, match=told):
         render(changes={path: value})
+
+
+def test_each_part_reaches_postgres_by_its_own_role_and_the_migration_grants_them_what_they_need() -> None:
+    rendered_pods = dict(pods(manifests(render(EVERYTHING))))
+
+    def secret_with_dsn(pod: Mapping[str, Any]) -> str:
+        (volume,) = (each for each in pod["volumes"] if each["name"] == "credentials")
+        sources = [source["secret"] for source in volume["projected"]["sources"]]
+        (secret,) = (each["name"] for each in sources if each["items"][0]["path"] == "postgres-dsn")
+        return str(secret)
+
+    assert {name.removeprefix("demo-cohort-sync-"): secret_with_dsn(pod) for name, pod in rendered_pods.items()} == {
+        "worker": "cohort-sync-postgres",
+        "projector": "projector",
+        "gateway": "gateway",
+        "migrate": "owner",
+        "config-check": "cohort-sync-postgres",
+    }
+    grants = rendered_pods["demo-cohort-sync-migrate"]["containers"][0]["args"]
+    assert " ".join(grants) == (
+        "migrate --grant worker cohort_worker --grant operator cohort_worker --grant gateway cohort_gateway"
+    )
+
+
+def test_a_second_cell_shares_kafka_with_the_first_and_nothing_else(tmp_path: Path) -> None:
+    def settings(*files: Path) -> Settings:
+        (data,) = (
+            each["data"]
+            for each in manifests(render(*files))
+            if each["kind"] == "ConfigMap" and each["metadata"]["name"] == "demo-cohort-sync"
+        )
+        (tmp_path / "postgres-dsn").write_text("postgresql://u@postgres/d")
+        file = tmp_path / "cohort-sync.yaml"
+        file.write_text(data["cohort-sync.yaml"].replace("/etc/cohort-sync/credentials", str(tmp_path)))
+        return load(file, {})
+
+    first, second = settings(), settings(CHART / "values-cell.yaml")
+
+    assert second.kafka.bootstrap_servers == first.kafka.bootstrap_servers
+    assert second.kafka.group_id != first.kafka.group_id
+    assert second.kafka.dead_letter_topic != first.kafka.dead_letter_topic
+    assert second.feed_list()[0].topics == first.feed_list()[0].topics
+    assert second.unknown_environment == "skip"
+    assert {each.key for each in second.environments} == {"staging"}
 
 
 def test_the_chart_makes_no_secret() -> None:

@@ -16,7 +16,11 @@ from tests.runbook import ON_KUBERNETES, commands, put_programs, run
 @pytest.mark.timeout(600)
 def test_every_command_of_the_runbook_does_what_it_should(control_plane: ControlPlane, tmp_path: Path) -> None:
     put_programs(tmp_path / "programs", {name: str(tools.tool(name)) for name in ON_KUBERNETES})
-    environment = {"KUBECONFIG": str(control_plane.kubeconfig), "DSN": "postgresql://cohort_sync@postgres/cohort_sync"}
+    environment = {
+        "KUBECONFIG": str(control_plane.kubeconfig),
+        "DSN": "postgresql://cohort_sync@postgres/cohort_sync",
+        "DSN_2": "postgresql://cohort_sync@postgres-2/cohort_sync",
+    }
     release = ("cohort-sync", CHART, "--namespace=cohorts", "--create-namespace", "--wait", "--timeout=120s")
     values = ("--set=projector.enabled=true", "--set=gateway.enabled=true")
     control_plane.helm("install", *release, *values)
@@ -34,4 +38,8 @@ def test_every_command_of_the_runbook_does_what_it_should(control_plane: Control
         if each["metadata"]["labels"]["app.kubernetes.io/component"] == "worker"
     )
     assert worker["status"]["readyReplicas"] == 2
+    assert {each["metadata"]["name"] for each in control_plane.get("deployments", "cohorts-2")} >= {
+        "cohort-sync-worker",
+        "cohort-sync-projector",
+    }
     assert control_plane.get("secrets", "cohorts", "--field-selector=metadata.name=cohort-sync-postgres")

@@ -8,9 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deploy.local.kafka_jars import kafka_jars
+from deploy.local.servers import Postgres
 from deploy.local.valkey import Valkey
+from stores.postgres.migrating import migrate
+from tests.conftest import a_database
 from tests.runbook import ON_SERVERS, commands, put_programs, run
 from tests.worker_process import Bench, ServiceProcess, eventually, webhook
 
@@ -26,13 +30,16 @@ def psql() -> Path:
 
 
 @pytest.mark.timeout(400)
-async def test_every_command_of_the_runbook_does_what_it_should(bench: Bench, valkey: Valkey, tmp_path: Path) -> None:
+async def test_every_command_of_the_runbook_does_what_it_should(
+    bench: Bench, postgres: Postgres, valkey: Valkey, tmp_path: Path
+) -> None:
     java = f"java -cp '{kafka_jars()}/*' org.apache.kafka.tools"
     programs = tmp_path / "programs"
     put_programs(
         programs,
         {
             "cohort-sync": f"{sys.executable} -m worker",
+            "new-cell": f"env COHORT_SYNC_CONFIG='{tmp_path / 'new-cell.yaml'}' {sys.executable} -m worker",
             "kafka-topics.sh": f"{java}.TopicCommand",
             "kafka-consumer-groups.sh": f"{java}.consumer.group.ConsumerGroupCommand",
             "psql": str(psql()),
@@ -45,6 +52,7 @@ async def test_every_command_of_the_runbook_does_what_it_should(bench: Bench, va
         "COHORT_SYNC_CONFIG": str(bench.config),
         "BOOTSTRAP_SERVERS": bench.bootstrap_servers,
         "DSN": bench.dsn,
+        "OTHER_CELL": str(bench.config),
     }
     await bench.create_topics({TOPIC: 4})
     await bench.publish(TOPIC, webhook("7khm89cz", "u1", "alan@example.com"), b"no JSON")
@@ -58,12 +66,18 @@ async def test_every_command_of_the_runbook_does_what_it_should(bench: Bench, va
         return (await projector.get("/readyz")).status_code == 200
 
     said: dict[str, str] = {}
-    try:
-        await eventually(projected)
-        for command in commands(ON_SERVERS):
-            said[command.line] = await asyncio.to_thread(run, command, programs, environment)
-    finally:
-        projector.kill()
+    async with a_database(postgres) as second:
+        await migrate(second)
+        cell = bench.settings | {"postgres": {"dsn": second}, "projections": [], "unknown_environment": "skip"}
+        (tmp_path / "new-cell.yaml").write_text(yaml.safe_dump(cell))
+        try:
+            await eventually(projected)
+            for command in commands(ON_SERVERS):
+                if command.line.startswith("new-cell copy"):
+                    bench.start_worker()  # so that the old cell goes on, for which the copy waits
+                said[command.line] = await asyncio.to_thread(run, command, programs, environment)
+        finally:
+            projector.kill()
 
     def of(beginning: str) -> str:
         return next(text for line, text in said.items() if line.startswith(beginning))
@@ -76,4 +90,10 @@ async def test_every_command_of_the_runbook_does_what_it_should(bench: Bench, va
     )
     assert "NEW-OFFSET" in of("kafka-consumer-groups.sh")
     assert "no longer" in of("cohort-sync explain") or "erased" in of("cohort-sync explain")
+    assert "amplitude-7khm89cz" in of("new-cell copy")
+    old, new = (
+        [word for word in said[f"{cell} segments"].split() if not word.endswith("Z")]  # all but the time of the change
+        for cell in ("cohort-sync", "new-cell")
+    )
+    assert new == old
     assert "revoked" in (await bench.run("tokens", "list")).stdout.decode()

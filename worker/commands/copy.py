@@ -13,7 +13,7 @@ from stores.postgres.change_feed import ChangeFeed
 from stores.postgres.copying import environment_copy
 from worker.commands.frame import json_option, with_settings
 from worker.commands.output import print_json, print_table, progress, tell
-from worker.config import load_settings
+from worker.config import load
 from worker.freshness import stored_up_to
 from worker.settings import Settings
 
@@ -52,7 +52,10 @@ def command(settings: Settings, *, environment: str, their_config: Path, as_json
         raise click.UsageError(
             f"{environment!r} is none of this cell's environments: add it, and start its workers anew before you copy"
         )
-    copied = asyncio.run(_copy(settings, load_settings(their_config), environment))
+    theirs = load(their_config, {})  # the variables of this process are about this cell
+    if theirs.postgres.url() == settings.postgres.url():
+        raise click.UsageError(f"{their_config} leads to this cell's own database: nothing is to be copied")
+    copied = asyncio.run(_copy(settings, theirs, environment))
     if as_json:
         print_json(*({"segment": key, "memberships": count} for key, count in copied))
     else:

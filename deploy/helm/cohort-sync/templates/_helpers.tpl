@@ -93,10 +93,12 @@ manifest.{{ $name }}: |
 {{- end }}
 {{- end }}
 
-{{/* Of a pod: takes "root", "configMap", and as "dsn" the credentials to reach PostgreSQL with. */}}
+{{/* Of a pod: takes "root", "configMap" and "component", which reaches PostgreSQL by its own role where it has one. */}}
 {{- define "cohort-sync.volumes" -}}
 {{- $values := .root.Values }}
 {{- $credentials := $values.credentials }}
+{{- $own := default dict (index $credentials .component) }}
+{{- $dsn := ternary $own $credentials.postgres (ne (default "" $own.existingSecret) "") }}
 - name: config
   configMap:
     name: {{ .configMap }}
@@ -109,7 +111,7 @@ manifest.{{ $name }}: |
   projected:
     defaultMode: 0440
     sources:
-      - secret: {name: {{ .dsn.existingSecret }}, items: [{key: {{ .dsn.key }}, path: postgres-dsn}]}
+      - secret: {name: {{ $dsn.existingSecret }}, items: [{key: {{ $dsn.key }}, path: postgres-dsn}]}
       {{- with $credentials.postgresTls }}
       {{- if .existingSecret }}
       - secret: {name: {{ .existingSecret }}, items: [{key: {{ .caKey }}, path: postgres-ca.crt}]}
@@ -147,6 +149,9 @@ manifest.{{ $name }}: |
       {{- end }}
       {{- end }}
       {{- end }}
+{{- with $credentials.otherCell.existingSecret }}
+- {name: other-cell, secret: {secretName: {{ . }}, defaultMode: 0440}}
+{{- end }}
 - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
 {{- end }}
 
@@ -186,6 +191,9 @@ envFrom:
 volumeMounts:
   - {name: config, mountPath: /etc/cohort-sync/config, readOnly: true}
   - {name: credentials, mountPath: /etc/cohort-sync/credentials, readOnly: true}
+  {{- if .root.Values.credentials.otherCell.existingSecret }}
+  - {name: other-cell, mountPath: /etc/cohort-sync/other-cell, readOnly: true}
+  {{- end }}
   - {name: tmp, mountPath: /tmp}
 {{- end }}
 
@@ -288,7 +296,7 @@ spec:
           resources:
             {{- toYaml .values.resources | nindent 12 }}
       volumes:
-        {{- include "cohort-sync.volumes" (dict "root" .root "configMap" $fullname "dsn" .root.Values.credentials.postgres) | nindent 8 }}
+        {{- include "cohort-sync.volumes" (dict "root" .root "configMap" $fullname "component" .component) | nindent 8 }}
 {{- if .values.podDisruptionBudget.enabled }}
 ---
 apiVersion: policy/v1
