@@ -84,6 +84,7 @@ class KafkaConsumer:
         self._getting: asyncio.Task[tuple[int, list[ConsumerRecord]]] | None = None
         self._paused: dict[TopicPartition, set[str]] = {}
         self._committed: dict[TopicPartition, int] = {}
+        self._ends: dict[ClientTopicPartition, int] = {}
         self._rejoining_since: float | None = None
         self.generation = 0
         """Goes up with each rebalance. What was read under an older one must not be committed under this one."""
@@ -246,16 +247,29 @@ class KafkaConsumer:
         return known
 
     def lag_records(self) -> dict[TopicPartition, int]:
-        """How many records each assigned partition holds beyond what was read, as of the last fetch."""
+        """How many records each assigned partition holds beyond what was read, as far as its end is known."""
         lags = {}
         for tp in self._client.assignment():
             # What was read of a partition that is held was dropped again: it waits from its checkpoint on.
             held = TopicPartition(*tp) in self._paused
-            highwater, position = self._client.highwater(tp), self._position(tp)
+            position = self._position(tp)
             position = self._committed.get(TopicPartition(*tp), position) if held else position
-            if highwater is not None and position is not None:
-                lags[TopicPartition(*tp)] = max(0, highwater - position)
+            ends = [end for end in (self._client.highwater(tp), self._ends.get(tp)) if end is not None]
+            if ends and position is not None:
+                lags[TopicPartition(*tp)] = max(0, max(ends) - position)
         return lags
+
+    async def learn_ends(self) -> None:
+        """Asks where the assigned partitions end: fetches tell it too, but nothing is fetched of what is paused.
+
+        Raises `KafkaUnavailableError`.
+        """
+        assigned = list(self._client.assignment())
+        try:
+            ends = await asyncio.wait_for(self._client.end_offsets(assigned), ASK_TIMEOUT_S) if assigned else {}
+        except (TimeoutError, KafkaError) as exc:
+            raise KafkaUnavailableError(type(exc).__name__) from exc
+        self._ends = ends
 
     async def topics(self) -> set[str]:
         """The names of all topics; also the proof that a broker answers. Raises `KafkaUnavailableError`."""

@@ -27,7 +27,7 @@ from worker.health import Health
 from worker.http_server import HttpServer
 from worker.instruments import Instruments
 from worker.metrics import Metrics
-from worker.observer import observe
+from worker.observer import observe_kafka, observe_store
 from worker.pipeline import Pipeline
 from worker.segments import SegmentResolver
 from worker.settings import Settings
@@ -124,8 +124,9 @@ async def _run(worker: Worker, *, until_caught_up: bool, drain_s: float) -> None
     try:
         async with asyncio.TaskGroup() as tasks:
             beside = [
+                tasks.create_task(observe_kafka(consumer, instruments, worker.topics), name="observer-kafka"),
                 tasks.create_task(
-                    observe(consumer, store, instruments, worker.topics, pipeline.stored_offsets), name="observer"
+                    observe_store(store, consumer, instruments, pipeline.stored_offsets), name="observer-store"
                 ),
                 tasks.create_task(measure_loop_lag(instruments.metrics), name="loop-lag"),
                 tasks.create_task(sweep(store), name="sweeper"),

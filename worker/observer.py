@@ -21,29 +21,38 @@ ASK_EVERY = 5
 """Observations between two questions to the store and to Kafka."""
 
 
-async def observe(
-    consumer: KafkaConsumer,
-    store: PostgresStore,
-    instruments: Instruments,
-    needed_topics: AbstractSet[str],
-    stored_offsets: Callable[[], Mapping[TopicPartition, int]],
-) -> None:
-    """Keeps gauges and checks up to date. Ends only with an error that a new process would not have."""
+async def observe_kafka(consumer: KafkaConsumer, instruments: Instruments, needed_topics: AbstractSet[str]) -> None:
+    """Keeps its gauges and checks up to date. Ends only with an error that a new process would not have."""
     metrics, health = instruments
-    ingestion = Ingestion()
     round_number = 0
     while True:
         await consumer.require_membership()
+        if round_number % ASK_EVERY == 0:
+            await _ask_kafka(consumer, instruments, needed_topics)
         metrics.set_lags(consumer.lag_records())
         metrics.assigned_partitions.set(len(consumer.assignment()))
         paused = consumer.paused()
         metrics.set_paused(Counter(reason for reasons in paused.values() for reason in reasons))
         health.tell("paused_partitions", {f"{tp.topic}:{tp.partition}": sorted(why) for tp, why in paused.items()})
+        round_number += 1
+        await asyncio.sleep(OBSERVE_EVERY_S)
+
+
+async def observe_store(
+    store: PostgresStore,
+    consumer: KafkaConsumer,
+    instruments: Instruments,
+    stored_offsets: Callable[[], Mapping[TopicPartition, int]],
+) -> None:
+    """The same for the store, apart: one that is frozen must not hide what happens in Kafka meanwhile."""
+    ingestion = Ingestion()
+    round_number = 0
+    while True:
         with suppress(StoreError):  # told below, and the next round says it again
             told = ingestion.stored_up_to(consumer.highwaters(), stored_offsets())
             await store.note_ingestion([(*place, until) for place, until in told.items()])
         if round_number % ASK_EVERY == 0:
-            await asyncio.gather(_ask_store(store, instruments), _ask_kafka(consumer, instruments, needed_topics))
+            await _ask_store(store, instruments)
         round_number += 1
         await asyncio.sleep(OBSERVE_EVERY_S)
 
@@ -77,3 +86,5 @@ async def _ask_kafka(consumer: KafkaConsumer, instruments: Instruments, needed_t
         health.check_failed("topics", f"missing: {', '.join(missing)}")
     else:
         health.check_passed("topics")
+    with suppress(KafkaUnavailableError):  # such as of a topic that is missing; the next round asks again
+        await consumer.learn_ends()

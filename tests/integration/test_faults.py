@@ -6,6 +6,8 @@ import asyncio
 import signal
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from deploy.local.servers import Kafka, Postgres
 from tests.worker_process import Bench, eventually, webhook
 
@@ -232,3 +234,38 @@ async def test_a_worker_that_froze_past_its_session_changes_nothing_newer(bench:
 
     await all_included(bench, 1)
     assert await bench.members("amplitude-c1") == {"u1": False}
+
+
+async def test_while_postgres_is_frozen_the_lag_tells_how_much_waits(bench: Bench, postgres: Postgres) -> None:
+    worker = bench.start_worker()
+    await bench.publish(bench.webhook_topic, webhook("c1", "first"))
+    await all_included(bench, 1)
+
+    async def waiting() -> float:
+        """Over all partitions, as Prometheus would see it."""
+        families = text_string_to_metric_families((await worker.get("/metrics")).text)
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == "cohort_sync_consumer_lag_records"
+        )
+
+    async def enough() -> bool:
+        return await waiting() >= 50
+
+    async def none() -> bool:
+        return await waiting() == 0
+
+    postgres.suspend()
+    try:
+        for user in ("in flight", "in the open batch"):  # what these two hold counts as read
+            await bench.publish(bench.webhook_topic, webhook("c1", user))
+            await asyncio.sleep(2)
+        for number in range(50):
+            await bench.publish(bench.webhook_topic, webhook("c1", f"u{number}"))
+        await eventually(enough)
+    finally:
+        postgres.resume()
+    await eventually(none)
+    assert await bench.included() == 53
