@@ -32,6 +32,8 @@ def test_every_command_of_the_runbook_does_what_it_should(control_plane: Control
         if "rollout restart" in command.line:
             time.sleep(1.1)  # a second one within the same second is refused
 
+    # The last change may still be on its way, as after the commands a person waits for it too.
+    control_plane.kubectl("rollout", "status", "deploy/cohort-sync-worker", "--namespace=cohorts", "--timeout=60s")
     (worker,) = (
         each
         for each in control_plane.get("deployments", "cohorts")
