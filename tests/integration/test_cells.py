@@ -196,3 +196,27 @@ async def _keep_changing(cell: Cell) -> None:
         await cell.send("production", webhook(f"new-{number % 7}", f"n{number}", "gone"))
         await asyncio.sleep(0.05)
     await cell.send("production", webhook("c1", "last"))
+
+
+async def test_a_cell_copies_from_no_store_that_is_its_own_whatever_the_environment_of_the_command_says(
+    cells: tuple[Cell, Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = cells
+    first.serve("production")
+    second.serve("production")
+    first.start_worker()
+    await first.send("production", webhook("c1", "u1"))
+    await eventually(lambda: _has(first, "u1"))
+
+    from_itself = await second.run("copy", "production", "--from", str(second.config))
+    monkeypatch.setenv("COHORT_SYNC_POSTGRES__DSN", second.dsn)
+    copied = await second.run("copy", "production", "--from", str(first.config))
+
+    assert from_itself.returncode == 2
+    assert b"this cell's own database" in from_itself.stderr
+    assert copied.returncode == 0, copied.stderr
+    assert await second.members("amplitude-c1") == {"u1": True}
+
+
+async def _has(cell: Cell, context_key: str) -> bool:
+    return await cell.members("amplitude-c1") == {context_key: True}

@@ -11,6 +11,7 @@ from typing import Self, get_args
 import asyncpg
 import pytest
 import trustme
+import yaml
 
 from deploy.local.processes import HOST
 from deploy.local.servers import Kafka, Postgres
@@ -175,7 +176,11 @@ async def test_every_part_can_do_its_work_as_its_own_role(
     await worker.logged("worker_started")
     await secure_postgres.as_superuser(f"GRANT {roles.role('worker')} TO {roles.role('operator')}")
     become("operator")
-    copied = await own.run("copy", "production", "--from", str(own.config))
+    old_cell = own.folder / "old-cell.yaml"  # the same rows, for the rights to them are what counts here
+    dsn = own.settings["postgres"]["dsn"]
+    other_dsn = f"{dsn}{'&' if '?' in dsn else '?'}application_name=old-cell"
+    old_cell.write_text(yaml.safe_dump(own.settings | {"postgres": own.settings["postgres"] | {"dsn": other_dsn}}))
+    copied = await own.run("copy", "production", "--from", str(old_cell))
     assert copied.returncode == 0, copied.stderr
     assert await worker.stop() == 0
 
