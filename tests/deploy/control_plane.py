@@ -119,7 +119,9 @@ class ControlPlane:
             f"--cert-dir={folder}/scheduler",
             port=scheduler,
         )
-        kwok = [str(tools.tool("kwok")), f"--kubeconfig={self.kubeconfig}", "--manage-all-nodes"]
+        # Without leases, nodes and so all their pods count as lost 50 s after their last sign of life.
+        leases = "--node-lease-duration-seconds=40"
+        kwok = [str(tools.tool("kwok")), f"--kubeconfig={self.kubeconfig}", "--manage-all-nodes", leases]
         process = guard.start(kwok, log=folder / "kwok.log", cwd=folder)
         stack.callback(guard.end, process)
         for zone, name in enumerate(NODES):
