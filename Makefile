@@ -42,7 +42,7 @@ test: install check ## Everything a change must pass
 	$(VENV)/python -m pytest -n 3 --dist loadfile --ignore tests/deploy  # each process has servers of its own; mostly they wait
 
 .PHONY: deploy-check
-deploy-check: install ## Chart, alerts, dashboards and image with the real tools, built by Go: 15 minutes the first time
+deploy-check: install ## Chart, alerts, dashboards and image with the real tools, built by Go: 20 minutes the first time
 	@$(VENV)/python -m deploy.local.tools
 	$(VENV)/python -m pytest tests/deploy
 

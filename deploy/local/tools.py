@@ -1,7 +1,7 @@
 """The tools that `make deploy-check` works with, built by the Go toolchain: each once on a machine, pinned.
 
 Prebuilt binaries can't be had from everywhere; Go modules can, and Go checks each by hash against its checksum
-database or `control_plane/go.sum`. `python -m deploy.local.tools` builds what is missing: some 15 minutes on two cores
+database or `control_plane/go.sum`. `python -m deploy.local.tools` builds what is missing: some 20 minutes on two cores
 the first time. `python -m deploy.local.tools promtool helm` only these.
 """
 
@@ -29,6 +29,9 @@ BUILD_S = 3_000
 POLICY_LOCK = HERE / "policy-tools.lock"
 POLICY_TOOLS = ("checkov", "hadolint")
 """Linters that come as wheels."""
+DEBIAN_TOOLS = ("debootstrap", "buildah", "bwrap")
+"""What builds and runs the image, as root."""
+DEBIAN_PACKAGES = ("debootstrap", "buildah", "bubblewrap")
 KUBERNETES = "1.37.2"
 NICENESS = 10
 """A build must not slow down what somebody waits for."""
@@ -132,6 +135,14 @@ def policy_tool(name: str) -> Path:
     return folder / "bin" / name
 
 
+def debian_tool(name: str) -> Path:
+    """A program that only Debian's packages bring, so whoever owns the machine has to install it."""
+    if found := shutil.which(name):
+        return Path(found)
+    message = f"{name} is missing, without which no image is built: apt-get install {' '.join(DEBIAN_PACKAGES)}"
+    raise ToolNotBuiltError(message)
+
+
 def schemas() -> Path:
     """The folder with a schema of every kind that the chart may use, and `CRDS` beside it."""
     if not _is_made(SCHEMAS, _SCHEMAS_RECIPE):
@@ -210,15 +221,27 @@ def _go(what: str, command: Sequence[str], environment: dict[str, str]) -> str:
     return done.stdout
 
 
+def _make(name: str) -> None:
+    if name == "schemas":
+        schemas()
+    elif name in DEBIAN_TOOLS:
+        debian_tool(name)
+    elif name in POLICY_TOOLS:
+        policy_tool(name)
+    else:
+        tool(name)
+
+
 def main() -> None:
     """Builds what is missing and says all at once what could not be built. With `--missing` it only says what is."""
     if sys.argv[1:] == ["--missing"]:
         print(" ".join(missing()))
         return
     failures = []
-    for name in sys.argv[1:] or [*BY_NAME, *POLICY_TOOLS, "schemas"]:
+    of_debian = DEBIAN_TOOLS if os.geteuid() == 0 else ()
+    for name in sys.argv[1:] or [*of_debian, *BY_NAME, *POLICY_TOOLS, "schemas"]:
         try:
-            schemas() if name == "schemas" else policy_tool(name) if name in POLICY_TOOLS else tool(name)
+            _make(name)
         except (ToolNotBuiltError, subprocess.TimeoutExpired) as exc:
             failures.append(str(exc))
     if failures:

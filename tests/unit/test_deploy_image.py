@@ -1,7 +1,4 @@
-"""The image as its Dockerfile says it. No Docker engine is needed, and none is to be had in CI: it is not built here.
-
-What its first stage runs is run by tests/deploy/test_image.py.
-"""
+"""The image as its Dockerfile says it; tests/deploy/test_image.py builds and runs it."""
 
 from __future__ import annotations
 
