@@ -64,7 +64,8 @@ class Image:
         Without arguments it is what the image runs by itself. Only these of our own environment's variables are there.
         """
         user, _, group = self.settings["User"].partition(":")
-        variables = dict(each.split("=", 1) for each in self.settings["Env"]) | environment
+        of_image = (each.partition("=") for each in self.settings["Env"])
+        variables = {name: value for name, _, value in of_image} | dict(environment)
         return [
             str(tools.debian_tool("bwrap")),
             *("--ro-bind", str(self.root), "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),
