@@ -1,6 +1,7 @@
 """The schema: SQL files, applied in order under an advisory lock, and the refusal of servers that can't hold it.
 
 A file's name says when it may run: `pre` before the code that needs it is rolled out, `post` once no older code runs.
+So no `pre` file may need a `post` file, and code runs without the `post` files of its own version.
 
 Rows hold transaction ids, by which readers find changes. They mean nothing on another server, so a database that was
 restored from a dump is stamped anew before anything may use it.
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from asyncpg import Connection
 
 Part = Literal["worker", "projector", "gateway", "operator"]
+MIGRATIONS = SQL_FOLDER / "migrations"
 OLDEST_SERVER = (15, 0)
 STAMPS = "stamps_of_this_server"
 """Told among the migrations where the database came from another server."""
@@ -27,14 +29,17 @@ STAMPED_AT_ONCE = 20_000
 _DISTRIBUTED_ENGINES = ("yugabyte", "cockroach")
 
 
-async def migrate(dsn: str) -> list[str]:
-    """Applies what is missing and returns its names. Side by side runs wait for each other and apply each file once."""
+async def migrate(dsn: str, *, only_pre: bool = False, folder: Path = MIGRATIONS) -> list[str]:
+    """Applies what is missing and returns its names. Side by side runs wait for each other and apply each file once.
+
+    With `only_pre` it leaves out what older code, which still runs, could not bear.
+    """
     async with connected(dsn, lock_timeout="0", statement_timeout="0") as session:
         await refuse_unfit_server(session)
         await session.execute(query("lock_migrations"), timeout=None)
         try:
             await session.execute(query("create_migrations"))
-            pending = await pending_migrations(session)
+            pending = await pending_migrations(session, only_pre=only_pre, folder=folder)
             for migration in pending:
                 await _apply(session, migration.stem, migration.read_text())
             applied = [migration.stem for migration in pending]
@@ -55,18 +60,22 @@ async def grant(dsn: str, part: Part, role: str) -> list[str]:
         return statements
 
 
-async def missing_migrations(dsn: str) -> list[str]:
-    """The names of the migrations that this code needs and the database lacks. Changes nothing."""
+async def missing_migrations(dsn: str, *, only_pre: bool = False, folder: Path = MIGRATIONS) -> list[str]:
+    """The names of the migrations that the database lacks; with `only_pre` of those that this code needs to run.
+
+    Changes nothing.
+    """
     async with connected(dsn) as session:
         await refuse_unfit_server(session)
-        pending = [migration.stem for migration in await pending_migrations(session)]
+        missing = await pending_migrations(session, only_pre=only_pre, folder=folder)
+        pending = [migration.stem for migration in missing]
         return pending if pending or not await _is_of_another_server(session) else [STAMPS]
 
 
-async def require_schema(session: Connection) -> None:
-    """Raises `StoreRefusedError` unless this server holds the whole schema and can keep its promises."""
+async def require_schema(session: Connection, *, folder: Path = MIGRATIONS) -> None:
+    """Raises `StoreRefusedError` unless this server holds what this code needs and can keep its promises."""
     await refuse_unfit_server(session)
-    if pending := await pending_migrations(session):
+    if pending := await pending_migrations(session, only_pre=True, folder=folder):
         names = ", ".join(migration.stem for migration in pending)
         message = f"the database lacks {names}: run `cohort-sync migrate`"
         raise StoreRefusedError(message)
@@ -78,13 +87,17 @@ async def require_schema(session: Connection) -> None:
         raise StoreRefusedError(message)
 
 
-async def pending_migrations(session: Connection) -> list[Path]:
+async def pending_migrations(session: Connection, *, only_pre: bool, folder: Path) -> list[Path]:
     """The files that are not applied yet, in order."""
     applied: set[str] = set()
     if await session.fetchval(query("have_migrations")):
         applied = {row["name"] for row in await session.fetch(query("applied_migrations"))}
-    files = sorted((SQL_FOLDER / "migrations").glob("*.sql"))
-    return [file for file in files if file.stem not in applied]
+    return [file for file in migration_files(folder, only_pre=only_pre) if file.stem not in applied]
+
+
+def migration_files(folder: Path = MIGRATIONS, *, only_pre: bool = False) -> list[Path]:
+    """All that there are, in order."""
+    return sorted(folder.glob("*_pre_*.sql" if only_pre else "*.sql"))
 
 
 async def refuse_unfit_server(session: Connection) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from stores.errors import StoreRefusedError, StoreUnavailableError
 from stores.model import Segment
 from stores.postgres import writing
-from stores.postgres.migrating import migrate, missing_migrations
+from stores.postgres.connection import connected
+from stores.postgres.migrating import migrate, migration_files, missing_migrations, require_schema
 from stores.postgres.reading import postgres_reader
 from stores.postgres.writing import Sweep
 from tests.builders import a_clearing, a_group, a_version
@@ -211,6 +214,28 @@ async def test_migrations_side_by_side_apply_each_file_once(empty_database: str)
 
     assert sorted(map(len, applied))[:3] == [0, 0, 0]
     assert await missing_migrations(empty_database) == []
+
+
+async def test_what_older_code_cannot_bear_is_left_for_after_the_rollout(empty_database: str, tmp_path: Path) -> None:
+    for file in migration_files():
+        (tmp_path / file.name).write_text(file.read_text())
+    (tmp_path / "9001_post_old_is_gone.sql").write_text("ALTER TABLE added DROP COLUMN old")
+    (tmp_path / "9002_pre_new_comes.sql").write_text("CREATE TABLE added (old int, new int)")
+
+    async with connected(empty_database) as session:
+        await migrate(empty_database)
+        with pytest.raises(StoreRefusedError, match="lacks 9002_pre_new_comes"):
+            await require_schema(session, folder=tmp_path)
+        assert await migrate(empty_database, only_pre=True, folder=tmp_path) == ["9002_pre_new_comes"]
+        await require_schema(session, folder=tmp_path)
+
+    assert await missing_migrations(empty_database, only_pre=True, folder=tmp_path) == []
+    assert await missing_migrations(empty_database, folder=tmp_path) == ["9001_post_old_is_gone"]
+    assert await migrate(empty_database, folder=tmp_path) == ["9001_post_old_is_gone"]
+
+
+def test_every_migration_says_whether_it_comes_before_or_after_a_rollout() -> None:
+    assert [file.name for file in migration_files() if not re.match(r"\d{4}_(pre|post)_\w+\.sql", file.name)] == []
 
 
 async def test_a_database_without_the_schema_is_refused_with_what_to_do(empty_database: str) -> None:

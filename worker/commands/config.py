@@ -103,7 +103,7 @@ async def _projection(projection: ProjectionSettings) -> list[Finding]:
 
 async def _postgres(settings: Settings) -> list[Finding]:
     try:
-        missing = await missing_migrations(settings.postgres.url())
+        missing = await missing_migrations(settings.postgres.url(), only_pre=True)
     except StoreError as exc:
         return [Finding("PostgreSQL", with_address(exc, settings))]
     why = f"lacks {', '.join(missing)}: run `cohort-sync migrate`" if missing else None

@@ -15,6 +15,7 @@ from worker.settings import Settings
 
 @click.command("migrate")
 @click.option("--check", is_flag=True, help="Change nothing; exit with 1 if something is to do.")
+@click.option("--pre", is_flag=True, help="Only what older versions can run with: for before a rollout.")
 @click.option(
     "--grant",
     "grants",
@@ -25,11 +26,14 @@ from worker.settings import Settings
 )
 @json_option
 @with_settings
-def command(settings: Settings, *, check: bool, grants: tuple[tuple[Part, str], ...], as_json: bool) -> int:
+def command(settings: Settings, *, check: bool, pre: bool, grants: tuple[tuple[Part, str], ...], as_json: bool) -> int:
     """Brings the database's schema up to date.
 
     It is safe to run twice, and side by side: runs wait for each other. With --json there is an object for each
     migration: {"migration", "applied"}, and for each grant: {"grant"}.
+
+    A migration with `post` in its name needs that no older version runs any more. While one does, as before a rollout,
+    leave those out with --pre, and migrate again afterwards. This version also runs before they are applied.
 
     Those who run cohort-sync need not own the tables. With --grant a role gets what its part needs, and nothing else;
     give it with each migration, since new tables need new grants. `operator` is for the other commands.
@@ -39,11 +43,12 @@ def command(settings: Settings, *, check: bool, grants: tuple[tuple[Part, str], 
       cohort-sync migrate
       cohort-sync migrate --grant worker cohort_worker --grant gateway cohort_gateway
       cohort-sync migrate --check || echo "the database is behind this version"
+      cohort-sync migrate --pre   # then replace what runs, then: cohort-sync migrate
     """  # noqa: D301 - click's mark for text that it must not wrap
     if check and grants:
         raise click.UsageError("--check changes nothing: leave out --grant")
     url = settings.postgres.url()
-    names = asyncio.run(missing_migrations(url) if check else migrate(url))
+    names = asyncio.run(missing_migrations(url, only_pre=pre) if check else migrate(url, only_pre=pre))
     statements = [statement for part, role in grants for statement in asyncio.run(grant(url, part, role))]
     if as_json:
         print_json(*({"migration": name, "applied": not check} for name in names))
