@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from tests.deploy.programs import LIMIT_S, ROOT, ToolFailedError
 
 WAIT_S = 90.0
 NODES = ("node-a", "node-b")
+LOGGED = '{"event": "partitions_assigned", "partitions": 4}'
+"""What every container says in its log."""
 
 
 class _Program(Server):
@@ -44,12 +47,16 @@ class _Program(Server):
 
 
 class ControlPlane:
-    """Serves from `with` until its end. `kubectl` and `helm` speak to it as administrators."""
+    """Serves from `with` until its end. `kubectl` and `helm` speak to it as administrators.
+
+    What is executed in a container is run here, with the programs of `programs` first on the PATH.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._stack = ExitStack()
         self.kubeconfig = folder / "kubeconfig"
+        self.programs = folder / "programs"
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -61,7 +68,7 @@ class ControlPlane:
         self._stack.close()
 
     def _start(self, stack: ExitStack) -> None:
-        etcd, peer, api, controllers, scheduler = free_ports(5)
+        etcd, peer, api, controllers, scheduler, nodes = free_ports(6)
         token = secrets.token_hex(16)
         folder = self._folder
         (folder / "tokens.csv").write_text(f'{token},admin,admin,"system:masters"\n')
@@ -98,6 +105,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={key}",
             f"--token-auth-file={folder}/tokens.csv",
             "--authorization-mode=RBAC",
+            "--kubelet-preferred-address-types=InternalIP",
             port=api,
         )
         self.wait_for("--raw", "/readyz", word="ok")
@@ -119,15 +127,41 @@ class ControlPlane:
             f"--cert-dir={folder}/scheduler",
             port=scheduler,
         )
-        # Without leases, nodes and so all their pods count as lost 50 s after their last sign of life.
-        leases = "--node-lease-duration-seconds=40"
-        kwok = [str(tools.tool("kwok")), f"--kubeconfig={self.kubeconfig}", "--manage-all-nodes", leases]
-        process = guard.start(kwok, log=folder / "kwok.log", cwd=folder)
+        path = {"PATH": f"{self.programs}:{os.environ['PATH']}"}
+        process = guard.start(self._kwok(nodes), log=folder / "kwok.log", cwd=folder, environment=os.environ | path)
         stack.callback(guard.end, process)
         for zone, name in enumerate(NODES):
             self.apply(json.dumps(_node(name, f"zone-{zone}")))
         tools.schemas()
         self.kubectl("apply", "--server-side", f"--filename={tools.CRDS}")
+
+    def _kwok(self, port: int) -> list[str]:
+        """What pretends to be all nodes; under this port they give logs and execute commands."""
+        folder = self._folder
+        (folder / "container.log").write_text(f"2026-01-31T08:00:00Z stdout F {LOGGED}\n")
+        self.programs.mkdir()
+        rules = {
+            "ClusterLogs": {"logs": [{"logsFile": str(folder / "container.log")}]},
+            "ClusterExec": {"execs": [{"local": {"workDir": str(ROOT)}}]},
+        }
+        documents = [
+            {"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": kind, "metadata": {"name": "all"}, "spec": rule}
+            for kind, rule in rules.items()
+        ]
+        (folder / "kwok.yaml").write_text("\n---\n".join(map(json.dumps, documents)))
+        return [
+            str(tools.tool("kwok")),
+            f"--kubeconfig={self.kubeconfig}",
+            f"--config={folder}/kwok.yaml",
+            "--manage-all-nodes",
+            # Without leases, nodes and so all their pods count as lost 50 s after their last sign of life.
+            "--node-lease-duration-seconds=40",
+            f"--server-address={HOST}:{port}",
+            f"--node-ip={HOST}",
+            f"--node-port={port}",
+            f"--tls-cert-file={folder}/api/apiserver.crt",
+            f"--tls-private-key-file={folder}/api/apiserver.key",
+        ]
 
     def kubectl(self, *arguments: str, text: str = "") -> str:
         return self._run("kubectl", *arguments, text=text)

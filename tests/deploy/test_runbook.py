@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from deploy.local import tools
-from tests.deploy.control_plane import ControlPlane
+from tests.deploy.control_plane import LOGGED, ControlPlane
 from tests.deploy.programs import CHART
-from tests.runbook import ON_KUBERNETES, commands, put_programs, run
+from tests.runbook import ON_KUBERNETES, RUNBOOK, commands, put_programs, run
 
 
 @pytest.mark.timeout(600)
@@ -25,10 +27,9 @@ def test_every_command_of_the_runbook_does_what_it_should(control_plane: Control
     values = ("--set=projector.enabled=true", "--set=gateway.enabled=true")
     control_plane.helm("install", *release, *values)
 
-    # The pods only pretend to run, so they have no logs.
-    lines = [command for command in commands(ON_KUBERNETES) if " logs " not in command.line]
-    for command in lines:
-        run(command, tmp_path / "programs", environment)
+    for command in commands(ON_KUBERNETES):
+        said = run(command, tmp_path / "programs", environment)
+        assert LOGGED in said or " logs " not in command.line
         if "rollout restart" in command.line:
             time.sleep(1.1)  # a second one within the same second is refused
 
@@ -45,3 +46,15 @@ def test_every_command_of_the_runbook_does_what_it_should(control_plane: Control
         "cohort-sync-projector",
     }
     assert control_plane.get("secrets", "cohorts", "--field-selector=metadata.name=cohort-sync-postgres")
+    aliases_reach_the_program_in_a_pod(control_plane)
+
+
+def aliases_reach_the_program_in_a_pod(control_plane: ControlPlane) -> None:
+    put_programs(control_plane.programs, {"cohort-sync": f"{sys.executable} -m worker"})
+    aliases = dict(re.findall(r"`alias ([\w-]+)='([^']+)'`", RUNBOOK.read_text()))
+    assert aliases.keys() == {"cohort-sync", "new-cell"}
+
+    for command in aliases.values():
+        program, *arguments = command.split()
+        assert program == "kubectl"
+        assert control_plane.kubectl(*arguments, "--version").startswith("cohort-sync ")
