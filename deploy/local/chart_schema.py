@@ -34,18 +34,58 @@ CHOICES = {
     "image.pullPolicy": ["Always", "IfNotPresent", "Never"],
     "gateway.service.type": ["ClusterIP", "NodePort", "LoadBalancer"],
     "credentials.postgresTls.mode": ["require", "verify-ca", "verify-full"],
+    "worker.keda.authenticationKind": ["TriggerAuthentication", "ClusterTriggerAuthentication"],
+    **{
+        f"{component}.topologySpread.whenUnsatisfiable": ["ScheduleAnyway", "DoNotSchedule"]
+        for component in ("worker", "projector", "gateway")
+    },
 }
+PORT: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 65_535}
+NOT_EMPTY: dict[str, Any] = {"type": "string", "minLength": 1}
 ITEMS: dict[str, dict[str, Any]] = {
+    "credentials.webhooks.feeds": NOT_EMPTY,
+    "gateway.ingress.hosts": NOT_EMPTY,
+    "gateway.httpRoute.hostnames": NOT_EMPTY,
+    **dict.fromkeys(("networkPolicy.kafka.ports", "networkPolicy.postgres.ports", "networkPolicy.redis.ports"), PORT),
     "migration.grants": {
         "type": "object",
         "additionalProperties": False,
-        "properties": {"part": {"enum": [*get_args(Part)]}, "role": {"type": "string", "minLength": 1}},
+        "properties": {"part": {"enum": [*get_args(Part)]}, "role": NOT_EMPTY},
         "required": ["part", "role"],
     },
 }
 """What is in lists that are ours and not Kubernetes'."""
-FREE_MAPS = ("monitoring.dashboards.labels",)
-"""Their defaults are not empty, but their names are the user's."""
+OF_TEXTS = ("labels", "annotations", "commonLabels", "podLabels", "podAnnotations", "nodeSelector", "manifests")
+"""Their names are the user's, and Kubernetes takes a number or a `true` among the values for a mistake."""
+OURS = ("name", "instance", "component", "version", "managed-by")
+NOT_OURS = {"not": {"enum": [*(f"app.kubernetes.io/{name}" for name in OURS), "helm.sh/chart"]}}
+NAMES: dict[str, dict[str, Any]] = {
+    # With another value in them the pods would be nobody's.
+    "commonLabels": NOT_OURS,
+    "podLabels": NOT_OURS,
+    "manifests": {"pattern": r"^[-._a-zA-Z0-9]+\.json$"},
+}
+"""What names in such an object may be, by the end of its path."""
+PATTERNS = {
+    "nameOverride": "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$",
+    "fullnameOverride": "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$",
+    "image.digest": "^(sha256:[0-9a-f]{64})?$",
+    "monitoring.podMonitor.interval": "^([0-9]+(ms|[smhdwy]))+$",
+    "monitoring.serviceMonitor.interval": "^([0-9]+(ms|[smhdwy]))+$",
+}
+BOUNDS: dict[str, dict[str, Any]] = {
+    "autoscaling.minReplicas": {"minimum": 1},
+    "maxReplicas": {"minimum": 1},
+    "targetCPUUtilizationPercentage": {"minimum": 1},
+    "scaleDownStabilizationSeconds": {"maximum": 3_600},
+    "keda.cooldownPeriod": {"maximum": 3_600},
+    "keda.pollingInterval": {"minimum": 1},
+    "keda.lagThreshold": {"minimum": 1},
+    "keda.freshnessThresholdSeconds": {"minimum": 1},
+    "migration.activeDeadlineSeconds": {"minimum": 1},
+    "gateway.service.port": PORT,
+}
+"""By the end of the path: what an API server, or KEDA, would refuse later."""
 REQUIRED = ("image.repository", "credentials.postgres.existingSecret", "credentials.postgres.key")
 PLAIN: dict[type, dict[str, Any]] = {
     bool: {"type": "boolean"},
@@ -73,13 +113,29 @@ def _of(default: Any, path: str) -> dict[str, Any]:
     if path in ITEMS:
         return {"type": "array", "items": ITEMS[path]}
     if path.endswith(EITHER):
-        return {"type": ["integer", "string"]}
-    if not isinstance(default, dict):
-        return PLAIN[type(default)] | ({"minLength": 1} if path in REQUIRED else {})
-    if not default or path in FREE_MAPS or path.endswith(".resources"):
+        return {"type": ["integer", "string"], "minimum": 0, "pattern": "^[0-9]+%$"}
+    if isinstance(default, dict):
+        return _of_object(default, path)
+    return PLAIN[type(default)] | _limits(path)
+
+
+def _of_object(default: dict[str, Any], path: str) -> dict[str, Any]:
+    if path.endswith(OF_TEXTS):
+        names = [rule for end, rule in NAMES.items() if path.endswith(end)]
+        texts = {"type": "object", "additionalProperties": {"type": "string"}}
+        return texts | ({"propertyNames": names[0]} if names else {})
+    if not default or path.endswith(".resources"):
         return {"type": "object"}
     inner = {name: _of(value, f"{path}.{name}".lstrip(".")) for name, value in default.items()}
     return {"type": "object", "additionalProperties": False, "properties": inner}
+
+
+def _limits(path: str) -> dict[str, Any]:
+    if path in REQUIRED:
+        return {"minLength": 1}
+    if path in PATTERNS:
+        return {"pattern": PATTERNS[path]}
+    return next((bounds for end, bounds in BOUNDS.items() if path.endswith(end)), {})
 
 
 def _of_config() -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,10 +17,13 @@ EVERYTHING = ROOT / "tests" / "deploy" / "everything.yaml"
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 
 
-def render(*files: Path, changes: Mapping[str, Any] | None = None) -> str:
+def render(
+    *files: Path, changes: Mapping[str, Any] | None = None, release: str = "demo", namespace: str = "cohorts"
+) -> str:
     """The manifests, as text. A change is a value by its path, as in `worker.replicas`."""
     said = [f"--set-json={path}={json.dumps(value)}" for path, value in (changes or {}).items()]
-    return run_tool("helm", "template", "demo", CHART, "--namespace=cohorts", *(f"-f{file}" for file in files), *said)
+    values = [f"-f{file}" for file in files]
+    return run_tool("helm", "template", release, CHART, f"--namespace={namespace}", *values, *said)
 
 
 def manifests(text: str) -> list[Manifest]:

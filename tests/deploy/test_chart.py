@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ import pytest
 import yaml
 
 from deploy.local.kustomize_base import BASE, rendered
-from tests.deploy.chart import EVERYTHING, VALUES, conform, leaves, manifests, pods, render
+from tests.deploy.chart import EVERYTHING, VALUES, Manifest, conform, leaves, manifests, pods, render
 from tests.deploy.programs import CHART, ToolFailedError, run_tool
 from worker.config import load
+from worker.health import PROGRESS_WITHIN_S
 from worker.settings import Settings
 
 SWITCHES: dict[str, list[Any]] = {
@@ -31,6 +34,8 @@ SWITCHES: dict[str, list[Any]] = {
 }
 COMBINATIONS = [dict(zip(SWITCHES, values, strict=True)) for values in itertools.product(*SWITCHES.values())]
 
+PROJECTION = {"name": "sdk", "type": "redis", "environment": "production"}
+
 NEEDS: dict[str, dict[str, Any]] = {
     "worker.autoscaling": {"worker.keda.enabled": False, "worker.autoscaling.enabled": True},
     "worker.replicas": {"worker.keda.enabled": False},
@@ -38,11 +43,17 @@ NEEDS: dict[str, dict[str, Any]] = {
 }
 """What must be set before a setting can have an effect, by the beginning of its path."""
 OTHER_VALUES: dict[str, Any] = {
+    "worker.keda.authenticationKind": "ClusterTriggerAuthentication",
+    "image.digest": "sha256:" + "0" * 64,
+    "manifests": {"other.json": "{}"},
+    "monitoring.podMonitor.interval": "20s",
+    "monitoring.serviceMonitor.interval": "20s",
+    **{f"{part}.topologySpread.whenUnsatisfiable": "DoNotSchedule" for part in ("worker", "projector", "gateway")},
     "image.pullPolicy": "Always",
     "gateway.service.type": "NodePort",
     "credentials.postgresTls.mode": "verify-ca",
     "credentials.webhooks.feeds": [],
-    "config.feeds": [{"name": "other", "topics": ["other"], "format": "header"}],
+    "config.feeds": [{"name": "heap", "topics": ["other"], "format": "heap-inbound"}],
     "extraEnv": [{"name": "OTHER", "value": "1"}],
     "migration.grants": [{"part": "projector", "role": "cohort_projector"}],
     "worker.autoscaling.enabled": False,
@@ -52,7 +63,7 @@ OTHER_VALUES: dict[str, Any] = {
 @pytest.mark.timeout(300)
 def test_every_combination_of_the_main_switches_is_valid() -> None:
     assert len(COMBINATIONS) == 384
-    texts = [render(changes=combination) for combination in COMBINATIONS]
+    texts = [render(changes=combination | {"config.projections": [PROJECTION]}) for combination in COMBINATIONS]
 
     assert "Invalid: 0, Errors: 0, Skipped: 0" in conform("\n---\n".join(texts))
     assert "Invalid: 0, Errors: 0, Skipped: 0" in conform(render(EVERYTHING))
@@ -189,6 +200,120 @@ def test_the_program_takes_the_configuration_and_finds_every_credential(tmp_path
         assert [path.name for path in settings.manifest_paths()] == ["acme.json"]
 
 
+def test_a_new_version_of_the_chart_alone_restarts_nobody(tmp_path: Path) -> None:
+    def rendered_by(chart: Path) -> list[Manifest]:
+        return manifests(run_tool("helm", "template", "demo", chart, f"-f{EVERYTHING}"))
+
+    newer = tmp_path / "cohort-sync"
+    shutil.copytree(CHART, newer)
+    described = (newer / "Chart.yaml").read_text()
+    (newer / "Chart.yaml").write_text(described.replace("\nversion: ", "\nversion: 9.9.9-rc.1+build."))
+
+    before, after = rendered_by(CHART), rendered_by(newer)
+
+    assert [each["spec"]["template"] for each in before if each["kind"] == "Deployment"] == [
+        each["spec"]["template"] for each in after if each["kind"] == "Deployment"
+    ]
+    labels = {each["metadata"]["labels"]["helm.sh/chart"] for each in after}
+    assert len(labels) == 1
+    assert re.fullmatch(r"cohort-sync-9\.9\.9-rc\.1_build\.[0-9.]+", labels.pop())
+
+
+@pytest.mark.parametrize("word", ["no", "123", "1e3", "null"])
+def test_names_that_yaml_would_take_for_something_else_stay_names(word: str) -> None:
+    changes = {
+        "commonLabels": {"stage": word},
+        "worker.podLabels": {"tier": word},
+        "worker.podAnnotations": {"note": word},
+        "worker.nodeSelector": {"disk": word},
+        "worker.priorityClassName": word,
+        "serviceAccount.name": word,
+        "image.repository": word,
+        "image.tag": word,
+        "gateway.ingress.hosts": [word, f"*.{word}.example.com"],
+        "gateway.ingress.className": word,
+        "config.projections": [{"name": word, "type": "redis", "environment": "production"}],
+        "config.feeds": [{"name": word, "topics": [word], "format": "heap-inbound", "environment": "production"}],
+        "credentials": {
+            "postgres": {"existingSecret": word, "key": word},
+            "kafka": {"existingSecret": word, "passwordKey": word},
+            "kafkaTls": {"existingSecret": word, "caKey": word, "certKey": word, "keyKey": word},
+            "projections": {"existingSecret": word},
+            "webhooks": {"existingSecret": word, "feeds": [word]},
+            "environment": {"existingSecret": word},
+            "otherCell": {"existingSecret": word},
+        },
+        "worker.keda.authenticationRef": word,
+        "monitoring.podMonitor.labels": {"release": word},
+        "fullnameOverride": "x",
+    }
+
+    text = render(EVERYTHING, changes=changes, release=f"r{word}", namespace=word)
+
+    assert "Invalid: 0, Errors: 0, Skipped: 0" in conform(text)
+    assert {each["metadata"]["namespace"] for each in manifests(text)} == {word}
+    assert "Invalid: 0, Errors: 0, Skipped: 0" in conform(render(release="123", namespace=word))
+
+
+def test_large_numbers_stay_whole_numbers() -> None:
+    changes = {
+        "worker.keda.lagThreshold": 5_000_000,
+        "worker.keda.freshnessThresholdSeconds": 3_000_000,
+        "worker.keda.maxReplicas": 1_000_000,
+        "migration.activeDeadlineSeconds": 2_000_000,
+        "config.batch.max_bytes": 33_554_432,
+    }
+
+    text = render(EVERYTHING, changes=changes)
+
+    assert "e+0" not in text
+    assert "5000000" in text
+    assert "33554432" in text
+
+
+@pytest.mark.parametrize(
+    "release", ["a" * 53, f"{'a' * 46}-{'b' * 6}", "a.b" * 17], ids=["long", "cut-at-dash", "dots"]
+)
+def test_names_fit_into_what_kubernetes_takes_whatever_the_release_is_called(release: str) -> None:
+    for each in manifests(render(EVERYTHING, release=release)):
+        name = each["metadata"]["name"]
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name), name
+        assert len(name) <= 63 or each["kind"] == "ConfigMap"
+        assert "--" not in name
+
+
+@pytest.mark.parametrize(("stall_s", "failures"), [(30, 3), (60, 6), (61, 7), (3600, 360)])
+def test_liveness_waits_until_the_watchdog_has_said_where_a_process_hangs(stall_s: int, failures: int) -> None:
+    for each in manifests(render(EVERYTHING, changes={"config.watchdog": {"stall_s": stall_s}})):
+        if each["kind"] == "Deployment":
+            probe = each["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]
+            assert probe["failureThreshold"] == failures
+            assert PROGRESS_WITHIN_S + probe["periodSeconds"] * failures >= stall_s + 30
+
+
+def test_a_gateway_that_need_not_wait_for_balancers_has_no_hook() -> None:
+    (gateway,) = (
+        pod
+        for name, pod in pods(manifests(render(EVERYTHING, changes={"gateway.preStopSeconds": 0})))
+        if "gateway" in name
+    )
+
+    assert "lifecycle" not in gateway["containers"][0]
+
+
+def test_the_gateway_is_scraped_once() -> None:
+    def of_gateway(**enabled: bool) -> list[str]:
+        changes = {f"monitoring.{name}.enabled": value for name, value in enabled.items()}
+        return [
+            each["kind"]
+            for each in manifests(render(EVERYTHING, changes=changes))
+            if each["kind"].endswith("Monitor") and each["metadata"]["name"].endswith("-gateway")
+        ]
+
+    assert of_gateway(podMonitor=True, serviceMonitor=True) == ["ServiceMonitor"]
+    assert of_gateway(podMonitor=True, serviceMonitor=False) == ["PodMonitor"]
+
+
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [
@@ -204,6 +329,20 @@ def test_the_program_takes_the_configuration_and_finds_every_credential(tmp_path
         ("gateway", {"enabled": True, "httpRoute": {"enabled": True}}, "through which Gateway"),
         ("config.unknown_environment", "skip", "give each its own config.kafka.group_id"),
         ("worker", {"autoscaling": {"enabled": True}, "keda": {"enabled": True}}, "enable one of them"),
+        ("worker.autoscaling", {"minReplicas": 0}, "minReplicas"),
+        ("worker.autoscaling", {"scaleDownStabilizationSeconds": 3601}, "scaleDownStabilizationSeconds"),
+        ("worker.keda", {"cooldownPeriod": 3601}, "cooldownPeriod"),
+        ("worker.podDisruptionBudget", {"maxUnavailable": "some"}, "maxUnavailable"),
+        ("gateway.service", {"port": 70000}, "port"),
+        ("networkPolicy.kafka.ports", ["all"], "ports"),
+        ("image.digest", "latest", "digest"),
+        ("fullnameOverride", "Cohorts", "fullnameOverride"),
+        ("commonLabels", {"stage": 1}, "commonLabels/stage"),
+        ("commonLabels", {"helm.sh/chart": "x"}, "commonLabels"),
+        ("worker.podLabels", {"app.kubernetes.io/name": "x"}, "podLabels"),
+        ("worker.podAnnotations", {"scrape": True}, "podAnnotations/scrape"),
+        ("manifests", {"acme": "{}"}, "manifests"),
+        ("monitoring.podMonitor.interval", "15", "interval"),
     ],
 )
 def test_what_is_mistyped_or_contradicts_itself_is_refused_before_anything_is_installed(
@@ -211,6 +350,11 @@ def test_what_is_mistyped_or_contradicts_itself_is_refused_before_anything_is_in
 ) -> None:
     with pytest.raises(ToolFailedError, match=told):
         render(changes={path: value})
+
+
+def test_a_release_whose_service_could_not_be_named_after_it_says_so() -> None:
+    with pytest.raises(ToolFailedError, match="names of Services begin with a letter"):
+        render(changes={"gateway.enabled": True}, release="123")
 
 
 def test_each_part_reaches_postgres_by_its_own_role_and_the_migration_grants_them_what_they_need() -> None:

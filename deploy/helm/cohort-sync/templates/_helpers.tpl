@@ -1,29 +1,38 @@
 {{- define "cohort-sync.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
+{{- default .Chart.Name .Values.nameOverride | trunc 47 | trimAll "-" }}
 {{- end }}
 
+{{/* Short enough for `-gateway-metrics` behind it, as names of Services end at 63 characters and have no dots. */}}
 {{- define "cohort-sync.fullname" -}}
-{{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
-{{- else }}
 {{- $name := include "cohort-sync.name" . }}
-{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 50 | trimSuffix "-" }}
-{{- end }}
+{{- $both := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
+{{- default $both .Values.fullnameOverride | replace "." "-" | trunc 47 | trimAll "-" }}
 {{- end }}
 
+{{/* Takes a list: the root, and a component, or "" for all. */}}
 {{- define "cohort-sync.selector" -}}
-app.kubernetes.io/name: {{ include "cohort-sync.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+{{- $root := index . 0 }}
+{{- $labels := dict "app.kubernetes.io/name" (include "cohort-sync.name" $root) "app.kubernetes.io/instance" $root.Release.Name }}
+{{- with index . 1 }}{{ $_ := set $labels "app.kubernetes.io/component" . }}{{ end }}
+{{- toYaml $labels }}
 {{- end }}
 
-{{- define "cohort-sync.labels" -}}
-{{ include "cohort-sync.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{/* Of a pod: takes a list as the selector does, and further labels. Without versions, since each new label is a rollout. */}}
+{{- define "cohort-sync.podLabels" -}}
+{{- $root := index . 0 }}
+{{- merge (include "cohort-sync.selector" . | fromYaml) (index . 2) $root.Values.commonLabels | toYaml }}
 {{- end }}
+
+{{/* Of an object: takes a list: the root, what its name has behind that of the release, its component, further labels. */}}
+{{- define "cohort-sync.metadata" -}}
+{{- $root := index . 0 }}
+{{- $chart := printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimAll "-_." }}
+{{- $own := dict "app.kubernetes.io/managed-by" $root.Release.Service "helm.sh/chart" $chart }}
+{{- $_ := set $own "app.kubernetes.io/version" ($root.Chart.AppVersion | replace "+" "_" | trunc 63 | trimAll "-_.") -}}
+name: {{ printf "%s%s" (include "cohort-sync.fullname" $root) (index . 1) | quote }}
+namespace: {{ $root.Release.Namespace | quote }}
+labels:
+  {{- merge $own (include "cohort-sync.podLabels" (list $root (index . 2) (index . 3)) | fromYaml) | toYaml | nindent 2 }}
 {{- end }}
 
 {{- define "cohort-sync.serviceAccount" -}}
@@ -40,6 +49,17 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "cohort-sync.graceSeconds" -}}
 {{- $shutdown := default dict .Values.config.shutdown }}
 {{- add 15 (ceil (default 60 $shutdown.grace_s)) }}
+{{- end }}
+
+{{/* Liveness is red after 30 seconds without progress; so often may it be that before the pod is killed. */}}
+{{- define "cohort-sync.livenessFailures" -}}
+{{- $watchdog := default dict .Values.config.watchdog }}
+{{- max 3 (ceil (divf (default 60 $watchdog.stall_s) 10)) }}
+{{- end }}
+
+{{/* A number as such, and a share such as "25%" as text. */}}
+{{- define "cohort-sync.numberOrShare" -}}
+{{- if kindIs "string" . }}{{ quote . }}{{ else }}{{ int64 . }}{{ end }}
 {{- end }}
 
 {{/* cohort-sync.yaml: the values' own settings, with where to listen and where the credentials are. */}}
@@ -157,7 +177,7 @@ manifest.{{ $name }}: |
 
 {{/* Of a pod that runs a command of ours: takes the same, and "component". */}}
 {{- define "cohort-sync.podSecurity" -}}
-serviceAccountName: {{ .serviceAccount }}
+serviceAccountName: {{ .serviceAccount | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .root.Values.imagePullSecrets }}
@@ -173,7 +193,7 @@ securityContext:
 {{- end }}
 
 {{- define "cohort-sync.container" -}}
-image: {{ include "cohort-sync.image" .root }}
+image: {{ include "cohort-sync.image" .root | quote }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 securityContext:
   allowPrivilegeEscalation: false
@@ -201,34 +221,25 @@ volumeMounts:
      "graceSeconds", and for the gateway "ports" and "lifecycle". */}}
 {{- define "cohort-sync.deployment" -}}
 {{- $fullname := include "cohort-sync.fullname" .root }}
-{{- $selector := include "cohort-sync.selector" .root }}
+{{- $selector := include "cohort-sync.selector" (list .root .component) }}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
-  name: {{ $fullname }}-{{ .component }}
-  namespace: {{ .root.Release.Namespace }}
-  labels:
-    {{- include "cohort-sync.labels" .root | nindent 4 }}
-    app.kubernetes.io/component: {{ .component }}
+  {{- include "cohort-sync.metadata" (list .root (printf "-%s" .component) .component dict) | nindent 2 }}
 spec:
   {{- if not .scaled }}
-  replicas: {{ .values.replicas }}
+  replicas: {{ .values.replicas | int64 }}
   {{- end }}
   revisionHistoryLimit: 5
   selector:
     matchLabels:
       {{- $selector | nindent 6 }}
-      app.kubernetes.io/component: {{ .component }}
   strategy:
     {{- toYaml .strategy | nindent 4 }}
   template:
     metadata:
       labels:
-        {{- include "cohort-sync.labels" .root | nindent 8 }}
-        app.kubernetes.io/component: {{ .component }}
-        {{- with .values.podLabels }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+        {{- include "cohort-sync.podLabels" (list .root .component .values.podLabels) | nindent 8 }}
       annotations:
         checksum/config: {{ include "cohort-sync.configMapData" .root | sha256sum }}
         {{- with .values.podAnnotations }}
@@ -238,7 +249,7 @@ spec:
       {{- include "cohort-sync.podSecurity" (dict "root" .root "serviceAccount" (include "cohort-sync.serviceAccount" .root)) | nindent 6 }}
       terminationGracePeriodSeconds: {{ .graceSeconds }}
       {{- with .values.priorityClassName }}
-      priorityClassName: {{ . }}
+      priorityClassName: {{ . | quote }}
       {{- end }}
       {{- with .values.nodeSelector }}
       nodeSelector:
@@ -255,12 +266,11 @@ spec:
       {{- if .values.topologySpread.enabled }}
       topologySpreadConstraints:
         - maxSkew: 1
-          topologyKey: {{ .values.topologySpread.topologyKey }}
+          topologyKey: {{ .values.topologySpread.topologyKey | quote }}
           whenUnsatisfiable: {{ .values.topologySpread.whenUnsatisfiable }}
           labelSelector:
             matchLabels:
               {{- $selector | nindent 14 }}
-              app.kubernetes.io/component: {{ .component }}
           matchLabelKeys: [pod-template-hash]
       {{- end }}
       containers:
@@ -273,8 +283,8 @@ spec:
             {{- toYaml . | nindent 12 }}
             {{- end }}
           # All of them ask the process's own loop. Liveness is its progress and nothing else: a PostgreSQL that is
-          # away turns readiness red and liveness not. After a minute without progress the process ends itself and
-          # logs where it hung (watchdog.stall_s), so liveness gives it half a minute more.
+          # away turns readiness red and liveness not. Without progress for watchdog.stall_s the process ends itself and
+          # logs where it hung, so liveness gives it half a minute more.
           startupProbe:
             httpGet: {path: /healthz, port: metrics}
             periodSeconds: 2
@@ -283,7 +293,7 @@ spec:
             httpGet: {path: /healthz, port: metrics}
             periodSeconds: 10
             timeoutSeconds: 5
-            failureThreshold: 6
+            failureThreshold: {{ include "cohort-sync.livenessFailures" .root }}
           readinessProbe:
             httpGet: {path: /readyz, port: metrics}
             periodSeconds: 5
@@ -302,19 +312,14 @@ spec:
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
-  name: {{ $fullname }}-{{ .component }}
-  namespace: {{ .root.Release.Namespace }}
-  labels:
-    {{- include "cohort-sync.labels" .root | nindent 4 }}
-    app.kubernetes.io/component: {{ .component }}
+  {{- include "cohort-sync.metadata" (list .root (printf "-%s" .component) .component dict) | nindent 2 }}
 spec:
-  maxUnavailable: {{ .values.podDisruptionBudget.maxUnavailable }}
+  maxUnavailable: {{ include "cohort-sync.numberOrShare" .values.podDisruptionBudget.maxUnavailable }}
   # A pod that is not ready waits for something; keeping it helps nobody and blocks the drain of its node.
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:
       {{- $selector | nindent 6 }}
-      app.kubernetes.io/component: {{ .component }}
 {{- end }}
 {{- end }}
 
@@ -323,20 +328,16 @@ spec:
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata:
-  name: {{ include "cohort-sync.fullname" .root }}-{{ .component }}
-  namespace: {{ .root.Release.Namespace }}
-  labels:
-    {{- include "cohort-sync.labels" .root | nindent 4 }}
-    app.kubernetes.io/component: {{ .component }}
+  {{- include "cohort-sync.metadata" (list .root (printf "-%s" .component) .component dict) | nindent 2 }}
 spec:
-  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ include "cohort-sync.fullname" .root }}-{{ .component }}}
-  minReplicas: {{ .scaling.minReplicas }}
-  maxReplicas: {{ .scaling.maxReplicas }}
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: "{{ include "cohort-sync.fullname" .root }}-{{ .component }}"}
+  minReplicas: {{ .scaling.minReplicas | int64 }}
+  maxReplicas: {{ .scaling.maxReplicas | int64 }}
   metrics:
     - type: Resource
-      resource: {name: cpu, target: {type: Utilization, averageUtilization: {{ .scaling.targetCPUUtilizationPercentage }}}}
+      resource: {name: cpu, target: {type: Utilization, averageUtilization: {{ .scaling.targetCPUUtilizationPercentage | int64 }}}}
   behavior:
     scaleDown:
-      stabilizationWindowSeconds: {{ .scaling.scaleDownStabilizationSeconds }}
+      stabilizationWindowSeconds: {{ .scaling.scaleDownStabilizationSeconds | int64 }}
       policies: [{type: Pods, value: 1, periodSeconds: 120}]
 {{- end }}
