@@ -170,34 +170,105 @@ def test_a_rollout_of_workers_never_has_more_members_than_there_should_be() -> N
     assert worker["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
 
 
+def settings_of(name: str, found: list[Manifest], folder: Path) -> Settings:
+    """As the program in this pod finds them, with the files that it is given and no others."""
+    pod = dict(pods(found))[name]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    for path in files_of(pod):
+        file = folder / "credentials" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("postgresql://u@postgres/d" if path == "postgres-dsn" else "rediss://valkey:6379/0")
+    (data,) = (
+        each["data"]
+        for each in found
+        if each["kind"] == "ConfigMap" and each["metadata"]["name"] == volumes["config"]["configMap"]["name"]
+    )
+    for item in volumes["config"]["configMap"]["items"]:
+        file = folder / "config" / item["path"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(data[item["key"]].replace("/etc/cohort-sync", str(folder)))
+    return load(folder / "config" / "cohort-sync.yaml", {})
+
+
+def files_of(pod: Manifest) -> set[str]:
+    """What it is given of Secrets, as files."""
+    (volume,) = (each for each in pod["volumes"] if each["name"] == "credentials")
+    return {item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]}
+
+
+def test_each_part_is_given_the_secrets_that_it_has_a_use_for_and_no_others() -> None:
+    found = dict(pods(manifests(render(EVERYTHING))))
+    postgres = {"postgres-dsn", "postgres-ca.crt", "postgres-tls.crt", "postgres-tls.key"}
+    kafka = {"kafka-password", "kafka-ca.crt", "kafka-tls.crt", "kafka-tls.key"}
+    redis = {"projection-sdk", "redis-ca.crt", "redis-tls.crt", "redis-tls.key"}
+
+    assert {name.removeprefix("demo-cohort-sync-"): files_of(pod) for name, pod in found.items()} == {
+        "worker": postgres | kafka | redis,
+        "config-check": postgres | kafka | redis,
+        "projector": postgres | redis,
+        "gateway": postgres | kafka | {"webhook-heap"},
+        "migrate": postgres,
+    }
+    with_aws = {name for name, pod in found.items() if "envFrom" in pod["containers"][0]}
+    assert with_aws == {f"demo-cohort-sync-{part}" for part in ("worker", "config-check", "projector")}
+    with_other_cell = {name for name, pod in found.items() if "other-cell" in {each["name"] for each in pod["volumes"]}}
+    assert with_other_cell == {"demo-cohort-sync-worker"}
+
+
 def test_the_program_takes_the_configuration_and_finds_every_credential(tmp_path: Path) -> None:
     found = manifests(render(EVERYTHING))
-    for name, pod in pods(found):
-        folder = tmp_path / name
-        volumes = {volume["name"]: volume for volume in pod["volumes"]}
-        sources = volumes["credentials"]["projected"]["sources"]
-        for item in [item for source in sources for item in source["secret"]["items"]]:
-            file = folder / "credentials" / item["path"]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            is_dsn = item["path"] == "postgres-dsn"
-            file.write_text("postgresql://u@postgres/d" if is_dsn else "redis://valkey:6379/0")
-        (data,) = (
-            each["data"]
-            for each in found
-            if each["kind"] == "ConfigMap" and each["metadata"]["name"] == volumes["config"]["configMap"]["name"]
-        )
-        for item in volumes["config"]["configMap"]["items"]:
-            file = folder / "config" / item["path"]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(data[item["key"]].replace("/etc/cohort-sync", str(folder)))
+    parts = {
+        name.removeprefix("demo-cohort-sync-"): settings_of(name, found, tmp_path / name) for name, _ in pods(found)
+    }
 
-        settings = load(folder / "config" / "cohort-sync.yaml", {})
-
+    for settings in parts.values():
         assert (settings.http.host, settings.http.port, settings.gateway.port) == ("0.0.0.0", 9400, 8400)
-        assert settings.kafka.sasl_password_file is not None
-        assert settings.projections[0].redis_url() == "redis://valkey:6379/0"
-        assert settings.webhook_secrets().keys() == {"heap"}
+        assert settings.postgres.sslkey is not None
         assert [path.name for path in settings.manifest_paths()] == ["acme.json"]
+    assert {
+        name for name, settings in parts.items() if settings.kafka.sasl_password_file and settings.kafka.ssl_keyfile
+    } == {
+        "worker",
+        "config-check",
+        "gateway",
+    }
+    for name in ("worker", "config-check", "projector"):
+        assert parts[name].projections[0].redis_url() == "rediss://valkey:6379/0"
+        assert parts[name].projections[0].ssl_keyfile is not None
+        assert parts[name].projections[1].ssl_keyfile is None  # redis://, where TLS settings are an error
+    assert {name: settings.webhook_secrets().keys() for name, settings in parts.items()} == {
+        **dict.fromkeys(parts, {}.keys()),
+        "gateway": {"heap"},
+    }
+
+
+def test_tls_settings_name_only_the_files_that_there_are(tmp_path: Path) -> None:
+    changes = {
+        **{f"credentials.kafkaTls.{key}": "" for key in ("caKey", "keyKey")},
+        **{f"credentials.redisTls.{key}": "" for key in ("certKey", "keyKey")},
+        **{f"credentials.postgresTls.{key}": "" for key in ("caKey", "keyKey")},
+        "credentials.postgresTls.mode": "require",
+    }
+    found = manifests(render(EVERYTHING, changes=changes))
+
+    settings = settings_of("demo-cohort-sync-worker", found, tmp_path)
+
+    assert settings.kafka.ssl_cafile is settings.kafka.ssl_keyfile is settings.projections[0].ssl_certfile is None
+    assert files_of(dict(pods(found))["demo-cohort-sync-worker"]) >= {
+        "kafka-tls.crt",
+        "redis-ca.crt",
+        "postgres-tls.crt",
+    }
+
+
+def test_a_part_is_restarted_by_a_change_of_its_own_settings_only() -> None:
+    def templates(**changes: Any) -> dict[str, Any]:
+        found = manifests(render(EVERYTHING, changes={"credentials.webhooks.feeds": changes["feeds"]}))
+        return {each["metadata"]["name"]: each["spec"]["template"] for each in found if each["kind"] == "Deployment"}
+
+    before, after = templates(feeds=["heap"]), templates(feeds=[])
+
+    assert {name for name in before if before[name] != after[name]} == {"demo-cohort-sync-gateway"}
 
 
 def test_a_new_version_of_the_chart_alone_restarts_nobody(tmp_path: Path) -> None:

@@ -62,120 +62,176 @@ labels:
 {{- if kindIs "string" . }}{{ quote . }}{{ else }}{{ int64 . }}{{ end }}
 {{- end }}
 
-{{/* cohort-sync.yaml: the values' own settings, with where to listen and where the credentials are. */}}
+{{/* Which Secrets each part has a use for; it is given no others. The operators' commands run in the workers' pods, and
+     that of `helm test` in a pod of its own, so these reach all targets too. */}}
+{{- define "cohort-sync.uses" -}}
+worker: [kafka, projections, environment, otherCell]
+config-check: [kafka, projections, environment]
+projector: [projections, environment]
+gateway: [kafka, webhooks]
+migrate: []
+{{- end }}
+
+{{/* cohort-sync.yaml: the values' own settings, with where to listen and where the credentials are. Takes "root" and
+     "component". A file that is missing is an error, so what needs a Secret that this part is not given is left out. */}}
 {{- define "cohort-sync.config" -}}
-{{- $credentials := .Values.credentials }}
+{{- $credentials := .root.Values.credentials }}
+{{- $uses := get (include "cohort-sync.uses" . | fromYaml) .component }}
 {{- $folder := "/etc/cohort-sync/credentials" }}
-{{- $config := deepCopy .Values.config }}
+{{- $config := deepCopy .root.Values.config }}
 {{- $_ := set $config "http" (dict "host" "0.0.0.0" "port" 9400) }}
 {{- $_ := set $config "gateway" (merge (dict "host" "0.0.0.0" "port" 8400) (default dict $config.gateway)) }}
 {{- $_ := set $config "postgres" (merge (dict "dsn_file" (printf "%s/postgres-dsn" $folder)) (default dict $config.postgres)) }}
-{{- if $credentials.postgresTls.existingSecret }}
-{{- $_ := set $config.postgres "sslmode" $credentials.postgresTls.mode }}
-{{- $_ := set $config.postgres "sslrootcert" (printf "%s/postgres-ca.crt" $folder) }}
+{{- with $credentials.postgresTls }}
+{{- if .existingSecret }}
+{{- $_ := set $config.postgres "sslmode" .mode }}
+{{- if .caKey }}{{ $_ := set $config.postgres "sslrootcert" (printf "%s/postgres-ca.crt" $folder) }}{{ end }}
+{{- if .certKey }}{{ $_ := set $config.postgres "sslcert" (printf "%s/postgres-tls.crt" $folder) }}{{ end }}
+{{- if .keyKey }}{{ $_ := set $config.postgres "sslkey" (printf "%s/postgres-tls.key" $folder) }}{{ end }}
 {{- end }}
+{{- end }}
+{{- if has "kafka" $uses }}
 {{- if $credentials.kafka.existingSecret }}
 {{- $_ := set $config.kafka "sasl_password_file" (printf "%s/kafka-password" $folder) }}
 {{- end }}
 {{- if $credentials.kafkaTls.existingSecret }}
-{{- $_ := set $config.kafka "ssl_cafile" (printf "%s/kafka-ca.crt" $folder) }}
-{{- if $credentials.kafkaTls.certKey }}
-{{- $_ := set $config.kafka "ssl_certfile" (printf "%s/kafka-tls.crt" $folder) }}
-{{- $_ := set $config.kafka "ssl_keyfile" (printf "%s/kafka-tls.key" $folder) }}
+{{- $_ := mergeOverwrite $config.kafka (include "cohort-sync.tlsFiles" (list $credentials.kafkaTls (printf "%s/kafka" $folder)) | fromYaml) }}
 {{- end }}
+{{- else if $credentials.kafka.existingSecret }}
+{{- $_ := set $config "kafka" (omit $config.kafka "security_protocol" "sasl_mechanism" "sasl_username") }}
 {{- end }}
-{{- if $credentials.projections.existingSecret }}
+{{- $projections := list }}
 {{- range $config.projections }}
-{{- if and (eq .type "redis") (not .url) }}
+{{- $isInSecret := and $credentials.projections.existingSecret (eq .type "redis") (not .url) }}
+{{- if $isInSecret }}
 {{- $_ := set . "url_file" (printf "%s/projection-%s" $folder .name) }}
 {{- end }}
+{{- if and $credentials.redisTls.existingSecret (has "projections" $uses) (eq .type "redis") (not (hasPrefix "redis://" (default "" .url))) }}
+{{- $_ := mergeOverwrite . (include "cohort-sync.tlsFiles" (list $credentials.redisTls (printf "%s/redis" $folder)) | fromYaml) }}
 {{- end }}
+{{- if or (has "projections" $uses) (not $isInSecret) }}{{ $projections = append $projections . }}{{ end }}
 {{- end }}
-{{- if $credentials.webhooks.existingSecret }}
+{{- if $config.projections }}{{ $_ := set $config "projections" $projections }}{{ end }}
+{{- if and $credentials.webhooks.existingSecret (has "webhooks" $uses) }}
 {{- range $config.feeds }}
 {{- if has .name $credentials.webhooks.feeds }}
 {{- $_ := set . "webhook_secret_file" (printf "%s/webhook-%s" $folder .name) }}
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if .Values.manifests }}
+{{- if .root.Values.manifests }}
 {{- $_ := set $config "manifests_dir" "/etc/cohort-sync/config/manifests" }}
 {{- end }}
 {{- toYaml $config }}
 {{- end }}
 
-{{- define "cohort-sync.configMapData" -}}
-cohort-sync.yaml: |
-  {{- include "cohort-sync.config" . | nindent 2 }}
-{{- range $name, $manifest := .Values.manifests }}
-manifest.{{ $name }}: |
-  {{- $manifest | nindent 2 }}
+{{/* The settings for what a Secret holds of TLS: takes a list of its values and how its files begin. */}}
+{{- define "cohort-sync.tlsFiles" -}}
+{{- with index . 0 }}
+{{- if .caKey }}
+ssl_cafile: {{ index $ 1 }}-ca.crt
+{{- end }}
+{{- if .certKey }}
+ssl_certfile: {{ index $ 1 }}-tls.crt
+{{- end }}
+{{- if .keyKey }}
+ssl_keyfile: {{ index $ 1 }}-tls.key
+{{- end }}
 {{- end }}
 {{- end }}
 
-{{/* Of a pod: takes "root", "configMap" and "component", which reaches PostgreSQL by its own role where it has one. */}}
+{{/* And the same Secret as a source of files: takes a list of its values and how its files begin. */}}
+{{- define "cohort-sync.tlsSource" -}}
+{{- with index . 0 -}}
+- secret:
+    name: {{ .existingSecret | quote }}
+    items:
+      {{- if .caKey }}
+      - {key: {{ .caKey | quote }}, path: {{ index $ 1 }}-ca.crt}
+      {{- end }}
+      {{- if .certKey }}
+      - {key: {{ .certKey | quote }}, path: {{ index $ 1 }}-tls.crt}
+      {{- end }}
+      {{- if .keyKey }}
+      - {key: {{ .keyKey | quote }}, path: {{ index $ 1 }}-tls.key}
+      {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Takes "root" and a dictionary "files": the component whose cohort-sync.yaml it is, by the name of the file. */}}
+{{- define "cohort-sync.configMapData" -}}
+{{- $root := .root }}
+{{- $data := dict }}
+{{- range $file, $component := .files }}
+{{- $_ := set $data $file (include "cohort-sync.config" (dict "root" $root "component" $component)) }}
+{{- end }}
+{{- range $name, $manifest := $root.Values.manifests }}
+{{- $_ := set $data (printf "manifest.%s" $name) $manifest }}
+{{- end }}
+{{- toYaml $data }}
+{{- end }}
+
+{{/* Of a pod: takes "root", "configMap", "file" in it, and "component", which reaches PostgreSQL by its own role where it has one. */}}
 {{- define "cohort-sync.volumes" -}}
 {{- $values := .root.Values }}
 {{- $credentials := $values.credentials }}
-{{- $own := default dict (index $credentials .component) }}
+{{- $uses := get (include "cohort-sync.uses" . | fromYaml) .component }}
+{{- $own := default dict (get $credentials (ternary "migration" .component (eq .component "migrate"))) }}
 {{- $dsn := ternary $own $credentials.postgres (ne (default "" $own.existingSecret) "") }}
 - name: config
   configMap:
-    name: {{ .configMap }}
+    name: {{ .configMap | quote }}
     items:
-      - {key: cohort-sync.yaml, path: cohort-sync.yaml}
+      - {key: {{ .file }}, path: cohort-sync.yaml}
       {{- range $name, $_ := $values.manifests }}
-      - {key: manifest.{{ $name }}, path: manifests/{{ $name }}}
+      - {key: {{ printf "manifest.%s" $name | quote }}, path: {{ printf "manifests/%s" $name | quote }}}
       {{- end }}
 - name: credentials
   projected:
     defaultMode: 0440
     sources:
-      - secret: {name: {{ $dsn.existingSecret }}, items: [{key: {{ $dsn.key }}, path: postgres-dsn}]}
-      {{- with $credentials.postgresTls }}
-      {{- if .existingSecret }}
-      - secret: {name: {{ .existingSecret }}, items: [{key: {{ .caKey }}, path: postgres-ca.crt}]}
+      - secret: {name: {{ $dsn.existingSecret | quote }}, items: [{key: {{ $dsn.key | quote }}, path: postgres-dsn}]}
+      {{- if $credentials.postgresTls.existingSecret }}
+      {{- include "cohort-sync.tlsSource" (list $credentials.postgresTls "postgres") | nindent 6 }}
       {{- end }}
-      {{- end }}
+      {{- if has "kafka" $uses }}
       {{- with $credentials.kafka }}
       {{- if .existingSecret }}
-      - secret: {name: {{ .existingSecret }}, items: [{key: {{ .passwordKey }}, path: kafka-password}]}
+      - secret: {name: {{ .existingSecret | quote }}, items: [{key: {{ .passwordKey | quote }}, path: kafka-password}]}
       {{- end }}
       {{- end }}
-      {{- with $credentials.kafkaTls }}
-      {{- if .existingSecret }}
-      - secret:
-          name: {{ .existingSecret }}
-          items:
-            - {key: {{ .caKey }}, path: kafka-ca.crt}
-            {{- if .certKey }}
-            - {key: {{ .certKey }}, path: kafka-tls.crt}
-            - {key: {{ .keyKey }}, path: kafka-tls.key}
-            {{- end }}
+      {{- if $credentials.kafkaTls.existingSecret }}
+      {{- include "cohort-sync.tlsSource" (list $credentials.kafkaTls "kafka") | nindent 6 }}
       {{- end }}
       {{- end }}
+      {{- if has "projections" $uses }}
       {{- if $credentials.projections.existingSecret }}
       {{- range $values.config.projections }}
       {{- if and (eq .type "redis") (not .url) }}
-      - secret: {name: {{ $credentials.projections.existingSecret }}, items: [{key: {{ .name }}, path: projection-{{ .name }}}]}
+      - secret:
+          name: {{ $credentials.projections.existingSecret | quote }}
+          items: [{key: {{ .name | quote }}, path: {{ printf "projection-%s" .name | quote }}}]
       {{- end }}
       {{- end }}
       {{- end }}
-      {{- with $credentials.webhooks }}
-      {{- if .existingSecret }}
-      {{- $secret := .existingSecret }}
-      {{- range .feeds }}
-      - secret: {name: {{ $secret }}, items: [{key: {{ . }}, path: webhook-{{ . }}}]}
+      {{- if $credentials.redisTls.existingSecret }}
+      {{- include "cohort-sync.tlsSource" (list $credentials.redisTls "redis") | nindent 6 }}
       {{- end }}
       {{- end }}
+      {{- if and (has "webhooks" $uses) $credentials.webhooks.existingSecret }}
+      {{- range $credentials.webhooks.feeds }}
+      - secret:
+          name: {{ $credentials.webhooks.existingSecret | quote }}
+          items: [{key: {{ . | quote }}, path: {{ printf "webhook-%s" . | quote }}}]
       {{- end }}
-{{- with $credentials.otherCell.existingSecret }}
-- {name: other-cell, secret: {secretName: {{ . }}, defaultMode: 0440}}
+      {{- end }}
+{{- if and (has "otherCell" $uses) $credentials.otherCell.existingSecret }}
+- {name: other-cell, secret: {secretName: {{ $credentials.otherCell.existingSecret | quote }}, defaultMode: 0440}}
 {{- end }}
 - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
 {{- end }}
 
-{{/* Of a pod that runs a command of ours: takes the same, and "component". */}}
+{{/* Of a pod that runs a command of ours: takes "root" and "serviceAccount". */}}
 {{- define "cohort-sync.podSecurity" -}}
 serviceAccountName: {{ .serviceAccount | quote }}
 automountServiceAccountToken: false
@@ -192,7 +248,9 @@ securityContext:
   seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
+{{/* Takes "root" and "component". */}}
 {{- define "cohort-sync.container" -}}
+{{- $uses := get (include "cohort-sync.uses" . | fromYaml) .component -}}
 image: {{ include "cohort-sync.image" .root | quote }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 securityContext:
@@ -204,14 +262,14 @@ env:
   {{- with .root.Values.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with .root.Values.credentials.environment.existingSecret }}
+{{- if and (has "environment" $uses) .root.Values.credentials.environment.existingSecret }}
 envFrom:
-  - secretRef: {name: {{ . }}}
+  - secretRef: {name: {{ .root.Values.credentials.environment.existingSecret | quote }}}
 {{- end }}
 volumeMounts:
   - {name: config, mountPath: /etc/cohort-sync/config, readOnly: true}
   - {name: credentials, mountPath: /etc/cohort-sync/credentials, readOnly: true}
-  {{- if .root.Values.credentials.otherCell.existingSecret }}
+  {{- if and (has "otherCell" $uses) .root.Values.credentials.otherCell.existingSecret }}
   - {name: other-cell, mountPath: /etc/cohort-sync/other-cell, readOnly: true}
   {{- end }}
   - {name: tmp, mountPath: /tmp}
@@ -222,6 +280,7 @@ volumeMounts:
 {{- define "cohort-sync.deployment" -}}
 {{- $fullname := include "cohort-sync.fullname" .root }}
 {{- $selector := include "cohort-sync.selector" (list .root .component) }}
+{{- $file := ternary "cohort-sync.yaml" (printf "%s.yaml" .component) (eq .component "worker") }}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -241,7 +300,7 @@ spec:
       labels:
         {{- include "cohort-sync.podLabels" (list .root .component .values.podLabels) | nindent 8 }}
       annotations:
-        checksum/config: {{ include "cohort-sync.configMapData" .root | sha256sum }}
+        checksum/config: {{ include "cohort-sync.configMapData" (dict "root" .root "files" (dict "cohort-sync.yaml" .component)) | sha256sum }}
         {{- with .values.podAnnotations }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -306,7 +365,7 @@ spec:
           resources:
             {{- toYaml .values.resources | nindent 12 }}
       volumes:
-        {{- include "cohort-sync.volumes" (dict "root" .root "configMap" $fullname "component" .component) | nindent 8 }}
+        {{- include "cohort-sync.volumes" (dict "root" .root "configMap" $fullname "file" $file "component" .component) | nindent 8 }}
 {{- if .values.podDisruptionBudget.enabled }}
 ---
 apiVersion: policy/v1
