@@ -400,6 +400,8 @@ def test_the_gateway_is_scraped_once() -> None:
         ("gateway", {"enabled": True, "httpRoute": {"enabled": True}}, "through which Gateway"),
         ("config.unknown_environment", "skip", "give each its own config.kafka.group_id"),
         ("worker", {"autoscaling": {"enabled": True}, "keda": {"enabled": True}}, "enable one of them"),
+        ("worker.autoscaling", {"enabled": True, "minReplicas": 9}, "minReplicas is more than maxReplicas"),
+        ("worker.keda", {"enabled": True, "minReplicas": 9}, "minReplicas is more than maxReplicas"),
         ("worker.autoscaling", {"minReplicas": 0}, "minReplicas"),
         ("worker.autoscaling", {"scaleDownStabilizationSeconds": 3601}, "scaleDownStabilizationSeconds"),
         ("worker.keda", {"cooldownPeriod": 3601}, "cooldownPeriod"),
@@ -414,6 +416,11 @@ def test_the_gateway_is_scraped_once() -> None:
         ("worker.podAnnotations", {"scrape": True}, "podAnnotations/scrape"),
         ("manifests", {"acme": "{}"}, "manifests"),
         ("monitoring.podMonitor.interval", "15", "interval"),
+        ("projector.enabled", True, "there is nothing to project"),
+        ("credentials.kafkaTls", {"existingSecret": "x", "keyKey": "tls.key"}, "set certKey too"),
+        ("credentials.redisTls", {"existingSecret": "x", "caKey": ""}, "set caKey or certKey"),
+        ("credentials.postgresTls", {"existingSecret": "x", "caKey": "", "certKey": "x"}, "caKey: is empty"),
+        ("credentials.webhooks", {"existingSecret": "x", "feeds": ["heap"]}, "`heap` is none of config.feeds"),
     ],
 )
 def test_what_is_mistyped_or_contradicts_itself_is_refused_before_anything_is_installed(
@@ -421,6 +428,13 @@ def test_what_is_mistyped_or_contradicts_itself_is_refused_before_anything_is_in
 ) -> None:
     with pytest.raises(ToolFailedError, match=told):
         render(changes={path: value})
+
+
+def test_a_name_that_can_not_be_the_key_of_a_secret_is_refused() -> None:
+    changes = {"config.projections": [PROJECTION | {"name": "a b"}], "credentials.projections.existingSecret": "redis"}
+
+    with pytest.raises(ToolFailedError, match="can't be the key of a Secret"):
+        render(changes=changes)
 
 
 def test_a_release_whose_service_could_not_be_named_after_it_says_so() -> None:

@@ -24,7 +24,9 @@ def test_every_command_of_the_runbook_does_what_it_should(control_plane: Control
         "DSN_2": "postgresql://cohort_sync@postgres-2/cohort_sync",
     }
     release = ("cohort-sync", CHART, "--namespace=cohorts", "--create-namespace", "--wait", "--timeout=120s")
-    values = ("--set=projector.enabled=true", "--set=gateway.enabled=true")
+    sdk = 'config.projections=[{"name": "sdk", "type": "redis", "environment": "production"}]'
+    redis = "--set=credentials.projections.existingSecret=cohort-sync-redis"
+    values = ("--set=projector.enabled=true", "--set=gateway.enabled=true", f"--set-json={sdk}", redis)
     control_plane.helm("install", *release, *values)
 
     for command in commands(ON_KUBERNETES):
