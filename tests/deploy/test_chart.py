@@ -430,6 +430,56 @@ def test_what_is_mistyped_or_contradicts_itself_is_refused_before_anything_is_in
         render(changes={path: value})
 
 
+def rules(found: list[Manifest], name: str) -> dict[str, Any]:
+    """Of this network policy: from whom and where to, by port."""
+    (spec,) = (each["spec"] for each in found if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] == name)
+    # A rule without ports would be one for all of them, and a rule without peers one for everybody.
+    assert all(rule["ports"] for rule in (*spec.get("ingress", []), *spec.get("egress", [])))
+    return {
+        "in": {port["port"]: rule.get("from", "all") for rule in spec.get("ingress", []) for port in rule["ports"]},
+        "out": {port["port"]: rule.get("to", "all") for rule in spec.get("egress", []) for port in rule["ports"]},
+        "pods": spec["podSelector"]["matchLabels"],
+        "types": spec["policyTypes"],
+    }
+
+
+def test_what_a_network_policy_does_not_name_stays_shut() -> None:
+    nothing = {"networkPolicy": {"metricsFrom": [], **{part: {"ports": []} for part in ("postgres", "redis")}}}
+
+    found = rules(manifests(render(changes=nothing)), "demo-cohort-sync")
+
+    assert found["in"] == {}
+    assert found["out"].keys() == {53, 9092}
+    assert found["types"] == ["Ingress", "Egress"]
+
+
+def test_pods_may_go_where_the_configuration_sends_them() -> None:
+    def ports(config: Mapping[str, Any]) -> set[int]:
+        found = manifests(render(changes={f"config.{path}": value for path, value in config.items()}))
+        return set(rules(found, "demo-cohort-sync")["out"]) - {53, 5432, 6379}
+
+    table = {"name": "t", "type": "dynamodb", "environment": "production", "table": "segments"}
+    assert ports({"kafka.bootstrap_servers": "a:9093, b:9094,[::1]:9095"}) == {9093, 9094, 9095}
+    assert ports({"kafka.bootstrap_servers": "a"}) == {9092}
+    assert ports({"projections": [table]}) == {9092, 443}
+    assert ports({"projections": [table | {"endpoint_url": "http://dynamodb:8000"}]}) == {9092, 443, 8000}
+    assert ports({"projections": [table | {"endpoint_url": "http://dynamodb"}]}) == {9092, 443, 80}
+
+
+def test_the_migration_may_reach_postgres_before_the_policy_of_the_release_is_there() -> None:
+    changes = {"networkPolicy.postgres": {"ports": [6432], "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}}
+    found = manifests(render(changes=changes))
+    hooks = {each["kind"]: each for each in found if each["metadata"]["name"] == "demo-cohort-sync-migrate"}
+    weights = {kind: int(each["metadata"]["annotations"].get("helm.sh/hook-weight", 0)) for kind, each in hooks.items()}
+
+    policy = rules(found, "demo-cohort-sync-migrate")
+
+    assert weights["NetworkPolicy"] < weights["ConfigMap"] < weights["Job"]
+    assert policy["pods"].items() <= hooks["Job"]["spec"]["template"]["metadata"]["labels"].items()
+    assert policy["types"] == ["Egress"]
+    assert policy["out"] == {53: "all", 6432: [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}
+
+
 def test_a_name_that_can_not_be_the_key_of_a_secret_is_refused() -> None:
     changes = {"config.projections": [PROJECTION | {"name": "a b"}], "credentials.projections.existingSecret": "redis"}
 
