@@ -480,6 +480,40 @@ def test_the_migration_may_reach_postgres_before_the_policy_of_the_release_is_th
     assert policy["out"] == {53: "all", 6432: [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}
 
 
+def triggers(**changes: Any) -> list[Manifest]:
+    """Of KEDA for the workers, with the values of everything.yaml and these settings."""
+    settings = {f"config.{name}": value for name, value in changes.items()}
+    (scaled,) = (each for each in manifests(render(EVERYTHING, changes=settings)) if each["kind"] == "ScaledObject")
+    found: list[Manifest] = scaled["spec"]["triggers"]
+    return found
+
+
+def test_scaling_by_freshness_compares_the_age_itself() -> None:
+    (freshness,) = (trigger for trigger in triggers() if trigger["type"] == "prometheus")
+
+    assert freshness["metricType"] == "Value"
+
+
+def test_scaling_by_lag_asks_for_each_topic_or_for_all_of_the_group_where_a_pattern_decides() -> None:
+    def topics(feeds: list[dict[str, Any]]) -> list[str | None]:
+        common = {"format": "header", "environment": "production"}
+        found = triggers(
+            feeds=[
+                {"name": "heap", "topics": ["heap"], "format": "heap-inbound"},
+                *({**common, **feed} for feed in feeds),
+            ]
+        )
+        return [each["metadata"].get("topic") for each in found if each["type"] == "kafka"]
+
+    assert topics([{"name": "a", "topics": ["a", "b"]}]) == ["heap", "a", "b"]
+    assert topics([{"name": "a", "topics": ["a"]}, {"name": "b", "topic_pattern": "b.*"}]) == [None]
+
+
+def test_keda_is_not_sent_to_a_kafka_that_would_turn_it_away() -> None:
+    with pytest.raises(ToolFailedError, match="name the TriggerAuthentication"):
+        render(EVERYTHING, changes={"worker.keda.authenticationRef": ""})
+
+
 def test_a_name_that_can_not_be_the_key_of_a_secret_is_refused() -> None:
     changes = {"config.projections": [PROJECTION | {"name": "a b"}], "credentials.projections.existingSecret": "redis"}
 
