@@ -98,6 +98,42 @@ def test_a_release_is_installed_upgraded_and_rolled_back(control_plane: ControlP
     assert {name for name in left if name.startswith("demo")} <= {"demo-cohort-sync-migrate"}
 
 
+@pytest.mark.parametrize("by", ["autoscaling", "keda"])
+def test_workers_stay_as_many_when_scaling_is_turned_on_and_through_later_upgrades(
+    control_plane: ControlPlane, namespace: str, by: str
+) -> None:
+    def workers() -> int:
+        (found,) = control_plane.get("deployments", namespace)
+        return int(found["spec"]["replicas"])
+
+    def fewest() -> int:
+        """Of all that a new number was ever given for."""
+        said = (
+            each["message"] for each in control_plane.get("events", namespace) if each["reason"] == "ScalingReplicaSet"
+        )
+        return min(int(message.split(" to ")[1].split()[0]) for message in said)
+
+    here = f"--namespace={namespace}"
+    both = ["demo", str(CHART), here, *WAIT]
+    scaled = f"--set=worker.{by}.enabled=true"
+    control_plane.helm("install", *both, "--set=worker.replicas=6")
+
+    control_plane.helm("upgrade", *both, scaled)
+    assert (workers(), fewest()) == (6, 6)
+    control_plane.helm("upgrade", *both, scaled, "--set=commonLabels.again=yes", "--set=projector.replicas=3")
+    assert workers() == 6
+
+    # As an autoscaler does it.
+    control_plane.kubectl("scale", "deploy/demo-cohort-sync-worker", "--replicas=7", here)
+    control_plane.helm("upgrade", *both, scaled, "--set=image.tag=v2")
+    assert workers() == 7
+    control_plane.kubectl("scale", "deploy/demo-cohort-sync-worker", "--replicas=5", here)
+    control_plane.helm("upgrade", *both, scaled, "--set=image.tag=v3")
+    assert workers() == 5
+    control_plane.helm("rollback", "demo", "4", here, *WAIT)
+    assert workers() == 5
+
+
 def test_the_schema_is_migrated_before_anything_runs(control_plane: ControlPlane, namespace: str) -> None:
     control_plane.helm("install", "demo", CHART, f"--namespace={namespace}", *WAIT)
 

@@ -275,6 +275,39 @@ volumeMounts:
   - {name: tmp, mountPath: /tmp}
 {{- end }}
 
+{{/* Where a pod may run: takes the values that say so. */}}
+{{- define "cohort-sync.scheduling" -}}
+{{- $said := dict }}
+{{- range $name := list "priorityClassName" "nodeSelector" "tolerations" "affinity" }}
+{{- with get $ $name }}{{ $_ := set $said $name . }}{{ end }}
+{{- end }}
+{{- with $said }}{{ toYaml . }}{{ end }}
+{{- end }}
+
+{{/* How many replicas a Deployment is given. An autoscaler changes the number, so then it is not ours to say; but what is
+     merely left out falls back to 1, for as long as the last to say it was us: when scaling is turned on, and until the
+     autoscaler changes it first. By server-side apply the field's owner tells whether that is so. Without it, Helm
+     compares with what it said last time, and the live number is the only one that changes nothing. */}}
+{{- define "cohort-sync.replicas" -}}
+{{- if not .scaled }}
+{{- int64 .values.replicas }}
+{{- else }}
+{{- $name := printf "%s-%s" (include "cohort-sync.fullname" .root) .component }}
+{{- $live := lookup "apps/v1" "Deployment" .root.Release.Namespace $name }}
+{{- if $live }}
+{{- $applied := false }}
+{{- $ours := false }}
+{{- range $live.metadata.managedFields }}
+{{- if and (eq .manager "helm") (eq .operation "Apply") }}
+{{- $applied = true }}
+{{- $ours = or $ours (hasKey (get .fieldsV1 "f:spec" | default dict) "f:replicas") }}
+{{- end }}
+{{- end }}
+{{- if or $ours (not $applied) }}{{ int64 $live.spec.replicas }}{{ end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* A Deployment with what belongs to each: takes "root", "component", "values", "args", "scaled", "strategy",
      "graceSeconds", and for the gateway "ports" and "lifecycle". */}}
 {{- define "cohort-sync.deployment" -}}
@@ -286,8 +319,8 @@ kind: Deployment
 metadata:
   {{- include "cohort-sync.metadata" (list .root (printf "-%s" .component) .component dict) | nindent 2 }}
 spec:
-  {{- if not .scaled }}
-  replicas: {{ .values.replicas | int64 }}
+  {{- with include "cohort-sync.replicas" . | trim }}
+  replicas: {{ . }}
   {{- end }}
   revisionHistoryLimit: 5
   selector:
