@@ -514,6 +514,37 @@ def test_keda_is_not_sent_to_a_kafka_that_would_turn_it_away() -> None:
         render(EVERYTHING, changes={"worker.keda.authenticationRef": ""})
 
 
+def test_the_migration_gives_up_before_helm_does() -> None:
+    assert VALUES["migration"]["activeDeadlineSeconds"] < 300
+
+
+def test_nothing_of_a_hook_stays_behind_once_it_succeeded() -> None:
+    hooks = [
+        each for each in manifests(render(EVERYTHING)) if "helm.sh/hook" in each["metadata"].get("annotations", {})
+    ]
+
+    assert len(hooks) == 4
+    for each in hooks:
+        assert "hook-succeeded" in each["metadata"]["annotations"]["helm.sh/hook-delete-policy"], each["kind"]
+
+
+def test_the_pods_of_hooks_run_where_they_are_told_to() -> None:
+    found = manifests(render(EVERYTHING))
+    metadata = [
+        *(each["spec"]["template"]["metadata"] for each in found if each["kind"] == "Job"),
+        *(each["metadata"] for each in found if each["kind"] == "Pod"),
+    ]
+    specifications = dict(pods(found))
+
+    assert [each["annotations"]["note"] for each in metadata] == ["migration"] * 2
+    assert [each["labels"]["tier"] for each in metadata] == ["data"] * 2
+    for name in ("demo-cohort-sync-migrate", "demo-cohort-sync-config-check"):
+        assert specifications[name]["nodeSelector"] == {"disk": "ssd"}
+        assert specifications[name]["tolerations"] == [{"key": "dedicated", "operator": "Exists"}]
+        assert specifications[name]["affinity"].keys() == {"nodeAffinity"}
+        assert specifications[name]["priorityClassName"] == "high"
+
+
 def test_a_name_that_can_not_be_the_key_of_a_secret_is_refused() -> None:
     changes = {"config.projections": [PROJECTION | {"name": "a b"}], "credentials.projections.existingSecret": "redis"}
 

@@ -94,8 +94,9 @@ def test_a_release_is_installed_upgraded_and_rolled_back(control_plane: ControlP
     ]
 
     control_plane.helm("uninstall", "demo", here, *WAIT)
-    left = {each["metadata"]["name"] for each in control_plane.get("deployments,services,secrets,jobs,pdb", namespace)}
-    assert {name for name in left if name.startswith("demo")} <= {"demo-cohort-sync-migrate"}
+    kinds = "deployments,services,configmaps,secrets,serviceaccounts,jobs,pods,pdb,hpa,networkpolicies,ingresses"
+    left = (each for each in control_plane.get(kinds, namespace) if "deletionTimestamp" not in each["metadata"])
+    assert [each["metadata"]["name"] for each in left if each["metadata"]["name"].startswith("demo")] == []
 
 
 @pytest.mark.parametrize("by", ["autoscaling", "keda"])

@@ -340,21 +340,7 @@ spec:
     spec:
       {{- include "cohort-sync.podSecurity" (dict "root" .root "serviceAccount" (include "cohort-sync.serviceAccount" .root)) | nindent 6 }}
       terminationGracePeriodSeconds: {{ .graceSeconds }}
-      {{- with .values.priorityClassName }}
-      priorityClassName: {{ . | quote }}
-      {{- end }}
-      {{- with .values.nodeSelector }}
-      nodeSelector:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- with .values.tolerations }}
-      tolerations:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- with .values.affinity }}
-      affinity:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
+      {{- include "cohort-sync.scheduling" .values | nindent 6 }}
       {{- if .values.topologySpread.enabled }}
       topologySpreadConstraints:
         - maxSkew: 1
