@@ -135,6 +135,15 @@ def test_workers_stay_as_many_when_scaling_is_turned_on_and_through_later_upgrad
     assert workers() == 5
 
 
+def test_notes_say_how_many_there_are_and_who_makes_tokens(control_plane: ControlPlane, namespace: str) -> None:
+    scaled = ("--set=worker.keda.enabled=true", "--set=worker.keda.minReplicas=4", "--set=gateway.enabled=true")
+
+    said = control_plane.helm("install", "demo", CHART, f"--namespace={namespace}", *scaled, "--dry-run=server")
+
+    assert "4 to 8 workers, 2 gateways." in said
+    assert "deploy/demo-cohort-sync-worker -- cohort-sync tokens create" in said
+
+
 def test_the_schema_is_migrated_before_anything_runs(control_plane: ControlPlane, namespace: str) -> None:
     control_plane.helm("install", "demo", CHART, f"--namespace={namespace}", *WAIT)
 
