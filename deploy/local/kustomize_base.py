@@ -29,10 +29,23 @@ def rendered() -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     documents = [document for document in yaml.safe_load_all(done.stdout) if document]
     for document in documents:
+        _tell_others_of_the_hook(document)
         for metadata in _metadata(document):
             _forget_helm(metadata)
     documents.sort(key=lambda document: (document["kind"], document["metadata"]["name"]))
     return HEADER + yaml.safe_dump_all(documents, sort_keys=False, width=120)
+
+
+def _tell_others_of_the_hook(document: dict[str, Any]) -> None:
+    """What Helm does before an upgrade, Argo CD does before a sync; Flux must make a Job anew, as none can change."""
+    annotations = document["metadata"].get("annotations", {})
+    if "pre-upgrade" not in annotations.get("helm.sh/hook", ""):
+        return
+    annotations["argocd.argoproj.io/hook"] = "PreSync"
+    annotations["argocd.argoproj.io/hook-delete-policy"] = "BeforeHookCreation"
+    annotations["argocd.argoproj.io/sync-wave"] = annotations.get("helm.sh/hook-weight", "0")
+    if document["kind"] == "Job":
+        annotations["kustomize.toolkit.fluxcd.io/force"] = "enabled"
 
 
 def _metadata(node: Any) -> Iterator[dict[str, Any]]:

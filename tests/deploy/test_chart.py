@@ -605,6 +605,21 @@ def test_the_chart_makes_no_secret() -> None:
     assert not any(each["kind"] == "Secret" for each in manifests(render(EVERYTHING)))
 
 
+def test_the_kustomize_base_migrates_first_with_argo_cd_and_anew_with_flux() -> None:
+    migrates = {
+        each["kind"]: each["metadata"]["annotations"]
+        for each in manifests(BASE.read_text())
+        if each["metadata"]["name"] == "cohort-sync-migrate"
+    }
+
+    waves = {kind: int(told["argocd.argoproj.io/sync-wave"]) for kind, told in migrates.items()}
+    assert waves == {"NetworkPolicy": -2, "ConfigMap": -1, "Job": 0}
+    for told in migrates.values():
+        assert told["argocd.argoproj.io/hook"] == "PreSync"
+        assert told["argocd.argoproj.io/hook-delete-policy"] == "BeforeHookCreation"
+    assert migrates["Job"]["kustomize.toolkit.fluxcd.io/force"] == "enabled"
+
+
 def test_the_kustomize_base_is_what_comes_out_of_the_chart() -> None:
     assert BASE.read_text() == rendered()
     assert "Invalid: 0, Errors: 0, Skipped: 0" in conform(run_tool("kubectl", "kustomize", BASE.parent))
