@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import asyncpg
 
 from stores.errors import BatchRejectedError, StoreRefusedError, StoreUnavailableError
+from stores.postgres.queries import query
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
@@ -109,8 +110,18 @@ class Pool:
         session: Mapping[str, str] = KEEPALIVE,
         prepare: Callable[[asyncpg.Connection], Awaitable[None]] | None = None,
     ) -> None:
-        async def connect(_: None, **options: Any) -> asyncpg.Connection:
-            return await asyncpg.connect(_now(dsn), **options)
+        search_path: dict[str, str] = {}
+
+        async def connect(_: None, *, server_settings: Mapping[str, str], **options: Any) -> asyncpg.Connection:
+            connection: Any = await asyncpg.connect(
+                _now(dsn), server_settings={**server_settings, **search_path}, **options
+            )
+            # A pool resets its sessions to what they began with, so this has to be what they begin with.
+            if not search_path and (pinned := await _pinned(connection)):
+                search_path["search_path"] = pinned
+                await connection.close(timeout=CONNECT_TIMEOUT_S)
+                return await connect(None, server_settings=server_settings, **options)
+            return connection
 
         self._pool: asyncpg.Pool = asyncpg.create_pool(
             connect=connect,
@@ -153,9 +164,19 @@ async def connected(dsn: Dsn, **server_settings: str) -> AsyncIterator[asyncpg.C
             server_settings={"application_name": "cohort-sync", **KEEPALIVE, **server_settings},
         )
         try:
+            await _pinned(connection)
             yield connection
         finally:
             await connection.close(timeout=CONNECT_TIMEOUT_S)
+
+
+async def _pinned(connection: asyncpg.Connection) -> str | None:
+    """Lets this session find names in the schema of our tables only, and returns it; None where there is none yet.
+
+    In any other schema of its path somebody else may have put what is taken for a function of PostgreSQL's own.
+    """
+    schema: str | None = await connection.fetchval(query("pin_to_our_tables"))
+    return schema
 
 
 def _now(dsn: Dsn) -> str:

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from stores.errors import StoreRefusedError
 from stores.postgres.connection import connected
+from stores.postgres.own_schema import REVOKE, is_open, make_ours, refuse_excess
 from stores.postgres.queries import SQL_FOLDER, query
 
 if TYPE_CHECKING:
@@ -35,14 +36,15 @@ async def migrate(dsn: str, *, only_pre: bool = False, folder: Path = MIGRATIONS
     With `only_pre` it leaves out what older code, which still runs, could not bear.
     """
     async with connected(dsn, lock_timeout="0", statement_timeout="0") as session:
-        await refuse_unfit_server(session)
         await session.execute(query("lock_migrations"), timeout=None)
         try:
+            closed = await make_ours(session)
+            await refuse_unfit_server(session)
             await session.execute(query("create_migrations"))
             pending = await pending_migrations(session, only_pre=only_pre, folder=folder)
             for migration in pending:
                 await _apply(session, migration.stem, migration.read_text())
-            applied = [migration.stem for migration in pending]
+            applied = [*closed, *(migration.stem for migration in pending)]
             if await _is_of_another_server(session):
                 await _stamp_anew(session)
                 applied.append(STAMPS)
@@ -54,6 +56,8 @@ async def migrate(dsn: str, *, only_pre: bool = False, folder: Path = MIGRATIONS
 async def grant(dsn: str, part: Part, role: str) -> list[str]:
     """Lets this role do what this part needs, and returns the statements. To be repeated after each migration."""
     async with connected(dsn) as session, session.transaction():
+        await make_ours(session)
+        await refuse_excess(session, role)
         statements: list[str] = [statement for (statement,) in await session.fetch(query("list_grants"), part, role)]
         for statement in statements:
             await session.execute(statement)
@@ -68,7 +72,8 @@ async def missing_migrations(dsn: str, *, only_pre: bool = False, folder: Path =
     async with connected(dsn) as session:
         await refuse_unfit_server(session)
         missing = await pending_migrations(session, only_pre=only_pre, folder=folder)
-        pending = [migration.stem for migration in missing]
+        pending = [REVOKE] if await is_open(session) else []
+        pending += [migration.stem for migration in missing]
         return pending if pending or not await _is_of_another_server(session) else [STAMPS]
 
 

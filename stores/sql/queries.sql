@@ -235,12 +235,82 @@ LOCK TABLE topic IN SHARE ROW EXCLUSIVE MODE;
 -- name: create_topic
 INSERT INTO topic (id, name) SELECT coalesce(max(id), 0) + 1, $1 FROM topic ON CONFLICT (name) DO NOTHING;
 
+-- name: pin_to_our_tables
+-- The names in these statements up to `unlock_migrations` are said in full, operators too: before they have run, a name may
+-- be somebody else's. PostgreSQL puts pg_catalog first, but a function that fits its arguments better wins from behind.
+SELECT pg_catalog.set_config('search_path', relnamespace::pg_catalog.regnamespace::pg_catalog.text, false)
+FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('schema_migration');
+
+-- name: pin_to_first_schema
+-- The one in which the tables are about to be made.
+SELECT pg_catalog.set_config('search_path', pg_catalog.quote_ident(nspname::pg_catalog.text), false)
+FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema();
+
+-- name: list_openings
+-- Where everybody may create in our schema, as before PostgreSQL 15: the statement that ends it, and whether we may.
+SELECT pg_catalog.format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', nspname) AS statement,
+       pg_catalog.pg_has_role(nspowner, 'USAGE') AS may_revoke,
+       pg_catalog.pg_get_userbyid(nspowner) AS owner
+FROM pg_catalog.pg_namespace
+WHERE nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema() AND EXISTS (
+    SELECT FROM pg_catalog.aclexplode(nspacl)
+    WHERE grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid AND privilege_type OPERATOR(pg_catalog.=) 'CREATE'
+);
+
+-- name: list_planted
+-- What is in our schema, belongs to none who could do what we can anyhow, and would be taken for something of
+-- PostgreSQL's own, or for ours, when we run a statement.
+WITH here AS (
+    SELECT oid, nspname, nspowner FROM pg_catalog.pg_namespace
+    WHERE nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema()
+), strong (owner) AS (
+    SELECT oid FROM pg_catalog.pg_roles
+    WHERE rolsuper OR rolname OPERATOR(pg_catalog.=) CURRENT_USER
+       OR rolname OPERATOR(pg_catalog.=) 'pg_database_owner'
+    UNION ALL
+    SELECT datdba FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+), found (what, owner) AS (
+    SELECT pg_catalog.concat('function ', oid::pg_catalog.regprocedure), proowner FROM pg_catalog.pg_proc AS p
+    WHERE pronamespace OPERATOR(pg_catalog.=) (SELECT oid FROM here) AND EXISTS (
+        SELECT FROM pg_catalog.pg_proc AS own WHERE own.proname OPERATOR(pg_catalog.=) p.proname
+        AND own.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace)
+    UNION ALL
+    SELECT pg_catalog.concat('operator ', oid::pg_catalog.regoperator), oprowner FROM pg_catalog.pg_operator
+    WHERE oprnamespace OPERATOR(pg_catalog.=) (SELECT oid FROM here)
+    UNION ALL
+    SELECT 'table schema_migration', relowner FROM pg_catalog.pg_class
+    WHERE relnamespace OPERATOR(pg_catalog.=) (SELECT oid FROM here)
+      AND relname OPERATOR(pg_catalog.=) 'schema_migration'
+    UNION ALL  -- whoever may make schemas can put one before ours in our path: under our own name
+    SELECT pg_catalog.concat('schema ', nspname), nspowner FROM here WHERE nspname OPERATOR(pg_catalog.=) CURRENT_USER
+)
+SELECT what, pg_catalog.pg_get_userbyid(owner) AS owner FROM found
+WHERE NOT (owner OPERATOR(pg_catalog.=) ANY (SELECT strong.owner FROM strong))
+  AND (what OPERATOR(pg_catalog.~~) 'schema %' OR NOT owner OPERATOR(pg_catalog.=) (SELECT nspowner FROM here))
+ORDER BY what;
+
+-- name: list_excesses
+-- What a role that is less than we are, and than the schema's owner, may do and should not.
+SELECT pg_catalog.format('CREATE ON SCHEMA %I', nspname) AS privilege
+FROM pg_catalog.pg_namespace
+WHERE nspname OPERATOR(pg_catalog.=) pg_catalog.current_schema()
+  AND pg_catalog.has_schema_privilege($1::pg_catalog.text, oid, 'CREATE')
+  AND NOT pg_catalog.pg_has_role($1::pg_catalog.name, CURRENT_USER, 'MEMBER')
+  AND NOT pg_catalog.pg_has_role($1::pg_catalog.name, nspowner, 'MEMBER')
+UNION ALL
+SELECT pg_catalog.format('CREATE ON DATABASE %I', datname)
+FROM pg_catalog.pg_database
+WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+  AND pg_catalog.has_database_privilege($1::pg_catalog.text, oid, 'CREATE')
+  AND NOT pg_catalog.pg_has_role($1::pg_catalog.name, CURRENT_USER, 'MEMBER')
+  AND NOT pg_catalog.pg_has_role($1::pg_catalog.name, datdba, 'MEMBER');
+
 -- name: lock_migrations
 -- The number is ours by convention: "cohort-sync" has no other advisory lock with it.
-SELECT pg_advisory_lock(5078267346);
+SELECT pg_catalog.pg_advisory_lock(5078267346);
 
 -- name: unlock_migrations
-SELECT pg_advisory_unlock(5078267346);
+SELECT pg_catalog.pg_advisory_unlock(5078267346);
 
 -- name: have_migrations
 SELECT to_regclass('schema_migration') IS NOT NULL;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Self, get_args
 
@@ -16,7 +16,11 @@ import yaml
 from deploy.local.processes import HOST
 from deploy.local.servers import Kafka, Postgres
 from deploy.local.valkey import Valkey
-from stores.postgres.migrating import Part
+from stores.errors import StoreRefusedError
+from stores.postgres.change_feed import ChangeFeed
+from stores.postgres.migrating import Part, grant, migrate, missing_migrations
+from stores.postgres.own_schema import REVOKE
+from stores.postgres.reading import postgres_reader
 from tests.gateway import GatewayUnderTest, a_batch
 from tests.integration.test_projection import InRedis
 from tests.secure_postgres import PASSWORD, SecurePostgres
@@ -39,29 +43,36 @@ class Roles:
     def __init__(self, server: SecurePostgres) -> None:
         self._server = server
         self._suffix = uuid.uuid4().hex[:8]
-        self._database = f"test_{self._suffix}"
+        self.database = f"test_{self._suffix}"
 
     async def __aenter__(self) -> Self:
         for part in ("migrator", *PARTS):
             await self._server.make_role(self.role(part))
         await self._server.as_superuser(
-            f"CREATE DATABASE {self._database} OWNER {self.role('migrator')}",
+            f"CREATE DATABASE {self.database} OWNER {self.role('migrator')}",
             f"GRANT pg_read_all_stats TO {self.role('worker')}",
         )
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._server.as_superuser(f"DROP DATABASE {self._database} WITH (FORCE)")
+        await self._server.as_superuser(f"DROP DATABASE {self.database} WITH (FORCE)")
 
     def role(self, part: str) -> str:
         return f"{part}_{self._suffix}"
 
     def dsn(self, part: str, password: str = PASSWORD) -> str:
-        return self._server.dsn_of(self.role(part), self._database, password)
+        return self._server.dsn_of(self.role(part), self.database, password)
 
     def settings(self, part: str) -> dict[str, str]:
         """As this role, to nobody but the right server."""
         return {"dsn": self.dsn(part), "sslmode": "verify-full", "sslrootcert": str(self._server.cafile)}
+
+    async def as_superuser(self, *statements: str) -> None:
+        """In the database of this test."""
+        await _do(f"postgresql://postgres@{HOST}:{self._server.port}/{self.database}", statements)
+
+    async def do(self, part: str, *statements: str) -> None:
+        await _do(self.dsn(part), statements)
 
     async def migrate(self, bench: Bench) -> None:
         """As the README has it."""
@@ -70,6 +81,15 @@ class Roles:
         done = await bench.run("migrate", *grants)
         assert done.returncode == 0, done.stderr
         assert f"GRANT SELECT, INSERT ON environment TO {self.role('worker')}" in done.stdout.decode()
+
+
+async def _do(dsn: str, statements: Sequence[str]) -> None:
+    session = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await session.execute(statement)
+    finally:
+        await session.close()
 
 
 @pytest.fixture
@@ -249,3 +269,114 @@ async def test_a_password_that_is_replaced_while_it_runs_is_used_at_the_next_con
     await eventually(lambda: is_projected("u2"))
     assert (worker.returncode, projector.returncode) == (None, None)
     projected.close()
+
+
+AS_BEFORE_15 = "GRANT CREATE ON SCHEMA public TO PUBLIC"
+PLANTED = """
+    CREATE FUNCTION format(text, name, text) RETURNS text LANGUAGE sql
+    AS $$ SELECT pg_catalog.format('GRANT ALL ON ALL TABLES IN SCHEMA public TO %I', $3) $$
+"""
+PLANTED_OPERATOR = """
+    CREATE FUNCTION f(text, name) RETURNS bool LANGUAGE sql AS 'SELECT true';
+    CREATE OPERATOR = (FUNCTION = f, LEFTARG = text, RIGHTARG = name)
+"""
+
+
+async def test_nobody_else_may_create_in_the_schema_of_a_database_that_was_born_before_postgresql_15(
+    roles: Roles,
+) -> None:
+    await roles.as_superuser(AS_BEFORE_15)
+    await roles.do("worker", "CREATE TABLE mine ()", "DROP TABLE mine")
+    owner = roles.dsn("migrator")
+
+    assert (await missing_migrations(owner))[0] == REVOKE
+    assert (await migrate(owner))[0] == REVOKE
+    assert await missing_migrations(owner) == []
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await roles.do("worker", "CREATE TABLE mine ()")
+    await roles.as_superuser(AS_BEFORE_15)
+    await grant(owner, "worker", roles.role("worker"))
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await roles.do("worker", "CREATE TABLE mine ()")
+
+
+async def test_an_owner_of_the_tables_who_may_not_close_the_schema_is_told_who_has_to(roles: Roles) -> None:
+    await roles.as_superuser(AS_BEFORE_15, "ALTER SCHEMA public OWNER TO postgres")
+
+    with pytest.raises(StoreRefusedError, match="postgres: REVOKE CREATE ON SCHEMA public FROM PUBLIC"):
+        await migrate(roles.dsn("migrator"))
+
+
+@pytest.mark.parametrize(
+    ("planted", "name"),
+    [
+        (PLANTED, r"function format\(text,name,text\) of worker_"),
+        (PLANTED_OPERATOR, r"operator public.=\(text,name\) of worker_"),
+        ("CREATE TABLE schema_migration (name text, applied_at text)", "table schema_migration of worker_"),
+    ],
+)
+async def test_what_another_role_has_put_in_place_of_postgresqls_own_is_not_run_by_the_owner(
+    roles: Roles, planted: str, name: str
+) -> None:
+    await roles.as_superuser(AS_BEFORE_15)
+    await roles.do("worker", planted)
+
+    with pytest.raises(StoreRefusedError, match=name):
+        await migrate(roles.dsn("migrator"))
+    with pytest.raises(StoreRefusedError, match=name):
+        await grant(roles.dsn("migrator"), "worker", roles.role("worker"))
+
+
+async def test_a_function_that_a_worker_has_planted_elsewhere_in_the_path_is_run_by_nobody(roles: Roles) -> None:
+    role = roles.role("migrator")
+    await roles.as_superuser(
+        AS_BEFORE_15,
+        f"CREATE SCHEMA ours AUTHORIZATION {role}",
+        *(f"ALTER ROLE {roles.role(part)} SET search_path = ours, public" for part in ("migrator", *PARTS)),
+    )
+    await migrate(roles.dsn("migrator"))
+    await roles.do("worker", PLANTED.replace("FUNCTION format", "FUNCTION public.format"))
+
+    for part in PARTS:
+        granted = await grant(roles.dsn("migrator"), part, roles.role(part))
+        assert not any("ALL TABLES" in statement for statement in granted)
+    async with postgres_reader(roles.dsn("operator")) as reader:
+        assert await reader._session.fetchval("SHOW search_path") == "ours"
+    async with ChangeFeed(roles.dsn("projector")) as feed:
+        for _ in range(2):  # also once a session of the pool was given back
+            async with feed.session() as session:
+                assert await session.fetchval("SHOW search_path") == "ours"
+
+
+@pytest.mark.parametrize(
+    ("excess", "why"),
+    [
+        ("GRANT CREATE ON SCHEMA public TO {role}", "has CREATE ON SCHEMA public"),
+        ("GRANT CREATE ON DATABASE {database} TO {role}", "has CREATE ON DATABASE"),
+    ],
+)
+async def test_a_role_that_could_plant_something_gets_no_grants(roles: Roles, excess: str, why: str) -> None:
+    await migrate(roles.dsn("migrator"))
+    await roles.as_superuser(excess.format(role=roles.role("worker"), database=roles.database))
+
+    with pytest.raises(StoreRefusedError, match=why):
+        await grant(roles.dsn("migrator"), "worker", roles.role("worker"))
+
+
+async def test_a_schema_under_the_owners_name_that_another_role_has_made_is_not_taken_for_ours(roles: Roles) -> None:
+    await roles.as_superuser(f"GRANT CREATE ON DATABASE {roles.database} TO {roles.role('worker')}")
+    await roles.do(
+        "worker",
+        f"CREATE SCHEMA {roles.role('migrator')}",
+        f"GRANT ALL ON SCHEMA {roles.role('migrator')} TO {roles.role('migrator')}",
+    )
+
+    with pytest.raises(StoreRefusedError, match=r"schema migrator_.* of worker_"):
+        await migrate(roles.dsn("migrator"))
+
+
+async def test_an_owner_may_also_be_the_one_who_runs_it(roles: Roles) -> None:
+    owner = roles.dsn("migrator")
+    await migrate(owner)
+
+    assert await grant(owner, "worker", roles.role("migrator"))
