@@ -6,14 +6,16 @@ What stands here is checked value by value; what concerns several values togethe
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from consumers.connection import KafkaConnection
 from consumers.feeds import ContextKeyRule, Environment, Environments, Feed, Limits
 from stores.model import DEFAULT_CONTEXT_KIND
 from worker.setting_types import (
+    SYSTEM,
+    Authorities,
     ContextKind,
     Dsn,
     DsnFromFile,
@@ -32,7 +34,9 @@ from worker.setting_types import (
     WebUrl,
     address_in,
     manifests_in,
+    trusts_nobody,
     with_parameters,
+    with_system_authorities,
 )
 
 MIB = 1 << 20
@@ -95,16 +99,25 @@ class PostgresSettings(Section):
     pool_max_size: Annotated[int, Field(ge=2, le=100)] = 4
     """Connections at most of one worker: two writers, one that resolves segments, one that looks on."""
     sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = None
-    sslrootcert: ReadableFile | None = None
+    sslrootcert: Authorities | None = None
+    """Certificates, in PEM, of the authorities to trust; `system` for those that this machine trusts."""
     sslcert: ReadableFile | None = None
     sslkey: ReadableFile | None = None
+
+    @model_validator(mode="after")
+    def _names_authorities(self) -> Self:
+        if (self.dsn or self.dsn_file) and trusts_nobody(self.url()):
+            raise ValueError(
+                f"sslmode verify-ca or verify-full needs sslrootcert: a file of authorities, or `{SYSTEM}`"
+            )
+        return self
 
     def url(self) -> str:
         """The DSN, with what the `ssl*` settings say. It may hold a password."""
         dsn = self.dsn or self.dsn_file
         names = ("sslmode", "sslrootcert", "sslcert", "sslkey")
         said = {name: value for name in names if (value := getattr(self, name))}
-        return with_parameters(dsn.get_secret_value() if dsn else "", said)
+        return with_system_authorities(with_parameters(dsn.get_secret_value() if dsn else "", said))
 
     def address(self) -> str:
         """Host and port in the DSN, and nothing else of it."""

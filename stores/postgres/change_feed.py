@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from stores.errors import StoreError
-from stores.postgres.connection import Dsn, Pool, connected
+from stores.postgres.connection import Dsn, Pool
 from stores.postgres.pooled import Pooled
 from stores.postgres.queries import query
 from stores.target import Change
@@ -171,7 +171,6 @@ class ChangeFeed(Pooled):
     """Reads what is committed, in an order that one triple remembers: no gap, no double, whatever the commit order."""
 
     def __init__(self, dsn: Dsn) -> None:
-        self._dsn = dsn
         super().__init__(Pool(dsn, max_size=4))
 
     @asynccontextmanager
@@ -184,7 +183,7 @@ class ChangeFeed(Pooled):
     async def leading(self, name: str) -> AsyncIterator[Lead | None]:
         """The leadership of this projection; None where somebody else has it."""
         lease_ms = round(LEASE_S * 1_000)
-        async with connected(self._dsn, idle_session_timeout=str(lease_ms)) as session:
+        async with self._pool.apart(idle_session_timeout=str(lease_ms)) as session:
             if not await session.fetchval(query("try_to_lead"), name):
                 yield None
                 return

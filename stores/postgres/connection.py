@@ -43,6 +43,7 @@ _NEVER = (
     asyncpg.RaiseError,  # a trigger that the owner of the database added
     asyncpg.ProgramLimitExceededError,
 )
+_NOT_LET_IN = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 _WHAT_TO_DO = {
     "3D000": "the database does not exist: create it, or correct postgres.dsn",
     "28000": "the server does not let this user in: correct postgres.dsn or pg_hba.conf",
@@ -84,19 +85,42 @@ def postgres_errors() -> Iterator[None]:
     except _LATER as exc:
         raise StoreUnavailableError("PostgreSQL", describe(exc)) from None
     except asyncpg.PostgresError as exc:
-        advice = _WHAT_TO_DO.get(exc.sqlstate or "", "see the server's log")
-        message = f"PostgreSQL refused with {describe(exc)}: {advice}"
-        raise StoreRefusedError(message) from None
+        raise StoreRefusedError(_refusal(exc)) from None
 
 
 def describe(exc: BaseException) -> str:
     """The kind of error, without the server's text, which may quote a row."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({exc.verify_message}): see postgres.sslrootcert"
+    if isinstance(exc, FileNotFoundError):
+        return "a file or a socket is not there that postgres.dsn or the postgres.ssl* settings name"
     if type(exc) is ConnectionError:  # only the driver raises this one: the server declined to begin TLS
         return "it does not speak TLS: see postgres.sslmode"
     sqlstate = getattr(exc, "sqlstate", None)
     return f"{type(exc).__name__} ({sqlstate})" if sqlstate else type(exc).__name__
+
+
+def _refusal(exc: asyncpg.PostgresError) -> str:
+    advice = _WHAT_TO_DO.get(exc.sqlstate or "", "see the server's log")
+    return f"PostgreSQL refused with {describe(exc)}: {advice}"
+
+
+async def _connect(dsn: Dsn, *, was_let_in: bool, **options: Any) -> asyncpg.Connection:
+    """A connection. Whoever was let in before is about to be given new credentials where it is not let in now: later.
+
+    Raises the driver's errors and `stores.errors`.
+    """
+    try:
+        return await asyncpg.connect(_now(dsn), **options)
+    except _NOT_LET_IN as exc:
+        if was_let_in:
+            raise StoreUnavailableError("PostgreSQL", _refusal(exc)) from None
+        raise
+    except ValueError:  # of the driver's own, too; its text may quote a part of the password
+        message = "no PostgreSQL can be at what postgres.dsn and the postgres.ssl* settings say together: correct them"
+        if was_let_in:
+            raise StoreUnavailableError("PostgreSQL", message) from None
+        raise StoreRefusedError(message) from None
 
 
 class Pool:
@@ -110,15 +134,17 @@ class Pool:
         session: Mapping[str, str] = KEEPALIVE,
         prepare: Callable[[asyncpg.Connection], Awaitable[None]] | None = None,
     ) -> None:
-        search_path: dict[str, str] = {}
+        self._dsn = dsn
+        self._was_let_in = False
+        self._search_path: dict[str, str] = {}
 
         async def connect(_: None, *, server_settings: Mapping[str, str], **options: Any) -> asyncpg.Connection:
-            connection: Any = await asyncpg.connect(
-                _now(dsn), server_settings={**server_settings, **search_path}, **options
-            )
+            settings = {**server_settings, **self._search_path}
+            connection: Any = await _connect(dsn, was_let_in=self._was_let_in, server_settings=settings, **options)
+            self._was_let_in = True
             # A pool resets its sessions to what they began with, so this has to be what they begin with.
-            if not search_path and (pinned := await _pinned(connection)):
-                search_path["search_path"] = pinned
+            if not self._search_path and (schema := await _pinned(connection)):
+                self._search_path["search_path"] = schema
                 await connection.close(timeout=CONNECT_TIMEOUT_S)
                 return await connect(None, server_settings=server_settings, **options)
             return connection
@@ -153,16 +179,27 @@ class Pool:
             await self._pool.expire_connections()
             raise
 
+    @asynccontextmanager
+    async def apart(self, **server_settings: str) -> AsyncIterator[asyncpg.Connection]:
+        """A session beside the pool, with settings of its own. Errors come out as `stores.errors`."""
+        async with _session(self._dsn, server_settings, was_let_in=self._was_let_in) as session:
+            yield session
+
 
 @asynccontextmanager
 async def connected(dsn: Dsn, **server_settings: str) -> AsyncIterator[asyncpg.Connection]:
     """One session outside a pool, for commands. Errors come out as `stores.errors`."""
+    async with _session(dsn, server_settings, was_let_in=False) as session:
+        yield session
+
+
+@asynccontextmanager
+async def _session(
+    dsn: Dsn, server_settings: Mapping[str, str], *, was_let_in: bool
+) -> AsyncIterator[asyncpg.Connection]:
+    settings = {"application_name": "cohort-sync", **KEEPALIVE, **server_settings}
     with postgres_errors():
-        connection: Any = await asyncpg.connect(
-            _now(dsn),
-            timeout=CONNECT_TIMEOUT_S,
-            server_settings={"application_name": "cohort-sync", **KEEPALIVE, **server_settings},
-        )
+        connection = await _connect(dsn, was_let_in=was_let_in, server_settings=settings, timeout=CONNECT_TIMEOUT_S)
         try:
             await _pinned(connection)
             yield connection

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self, get_args
 
@@ -380,3 +381,64 @@ async def test_an_owner_may_also_be_the_one_who_runs_it(roles: Roles) -> None:
     await migrate(owner)
 
     assert await grant(owner, "worker", roles.role("migrator"))
+
+
+async def test_a_dsn_that_is_half_written_or_not_yet_right_is_waited_for(
+    own: Bench, roles: Roles, secure_postgres: SecurePostgres, valkey: Valkey
+) -> None:
+    projected = InRedis(own, valkey)
+    files = {part: own.folder / f"dsn-of-{part}" for part in ("worker", "projector", "gateway")}
+    for part, file in files.items():
+        file.write_text(roles.dsn(part))
+    async with GatewayUnderTest(own) as gateway, AsyncExitStack() as stack:
+        stack.callback(projected.close)
+        own.settings["postgres"] = {"dsn_file": str(files["gateway"])}
+        await gateway.start()
+        own.settings["postgres"] = {"dsn_file": str(files["worker"])}
+        worker = own.start_worker()
+        await worker.logged("worker_started")
+        own.settings["postgres"] = {"dsn_file": str(files["projector"])}
+        projector = projected.start()
+        await own.publish(own.webhook_topic, webhook("c1", "u1"))
+        await eventually(lambda: projected.references("u1"))
+        processes = (worker, projector, gateway.process)
+
+        for part, file in files.items():
+            role = roles.role(part)
+            await secure_postgres.as_superuser(f"ALTER ROLE {role} PASSWORD 'zweites'")
+            file.write_text(roles.dsn(part, "zweites").partition("eites@")[0])
+            await secure_postgres.as_superuser(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'"
+            )
+        await own.publish(own.webhook_topic, webhook("c1", "u2"))
+        for process in processes:
+            told = await process.logged("secret_file_not_taken")
+            assert told["setting"] == "dsn_file"
+
+        async def both_are_told_why() -> bool:  # the gateway believes its tokens for a minute
+            told = [(await process.get("/readyz")).text for process in (worker, projector)]
+            return all("password is wrong" in text for text in told)
+
+        await eventually(both_are_told_why)
+        for part, file in files.items():
+            file.write_text(roles.dsn(part, "zweites"))
+
+        await eventually(lambda: projected.references("u2"))
+
+        async def all_are_ready() -> bool:
+            return all([(await process.get("/readyz")).status_code == 200 for process in processes])
+
+        await eventually(all_are_ready)
+        for process in processes:
+            assert process.returncode is None
+            assert ":first@" not in process.log_file.read_text()
+            assert "zweites" not in process.log_file.read_text()
+
+
+async def test_what_can_not_be_the_address_of_a_server_is_refused_at_the_start(roles: Roles) -> None:
+    dsn = roles.dsn("worker").replace("127.0.0.1", "hunter..22")
+
+    async with ChangeFeed(dsn) as feed:
+        with pytest.raises(StoreRefusedError, match=r"postgres\.dsn") as refused:
+            await feed.require_schema()
+    assert "hunter" not in str(refused.value)

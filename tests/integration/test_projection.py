@@ -20,7 +20,7 @@ from deploy.local.sdk import STALE_AFTER_S, Sdk, dynamodb_store, redis_store, sd
 from deploy.local.valkey import Valkey
 from stores.dynamodb.target import DynamoTarget
 from stores.target import context_reference
-from tests.worker_process import Bench, CommandProcess, ServiceProcess, eventually, webhook
+from tests.worker_process import Bench, ServiceProcess, eventually, webhook
 
 STALE_SOON_S = 5.0
 
@@ -32,7 +32,7 @@ class Projected:
         self.bench = bench
         bench.settings["projections"] = [{"name": "sdk", "environment": "production", **where}]
         self._store = store
-        self._processes: list[CommandProcess] = []
+        self._processes: list[ServiceProcess] = []
 
     async def catch_up(self) -> None:
         """Everything that was published is stored, and in the target."""
@@ -43,10 +43,10 @@ class Projected:
         done = await self.bench.run("project", "--until-caught-up", "--create-table")
         assert done.returncode == 0, done.stderr.decode()
 
-    def start(self) -> CommandProcess:
+    def start(self) -> ServiceProcess:
         """A projector that goes on."""
         log = self.bench.folder / f"projector-{len(self._processes)}.log"
-        self._processes.append(CommandProcess("project", config=self.bench.config, log=log))
+        self._processes.append(ServiceProcess("project", config=self.bench.config, log=log))
         return self._processes[-1]
 
     async def sdk_data(self) -> dict[str, Any]:

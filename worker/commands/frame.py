@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
+import structlog
 
 from consumers.errors import KafkaUnavailableError
 from consumers.manifest import ManifestError
@@ -75,6 +76,8 @@ def run_command_line(cli: click.Command, arguments: Sequence[str] | None = None)
     """Runs the command that the arguments name, and returns its exit status. Nothing is raised."""
     # Its errors become a sentence of our own; `run` sets up its logs, and with them this, for itself.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    # Standard output is for what a command shows.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     try:
         status = cli.main(list(arguments) if arguments is not None else None, "cohort-sync", standalone_mode=False)
         sys.stdout.flush()

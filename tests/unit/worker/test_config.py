@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from worker.config import ConfigError, load_settings
 from worker.setting_types import address_in
@@ -228,6 +229,106 @@ def test_the_address_in_a_url_has_neither_user_nor_password(url: str, address: s
     assert address_in(url) == address
 
 
+SPOILT_POSTGRES = (
+    "postgresql://cs:hunter/22@db:5432/x",
+    "postgresql://cs:hunter?22@db:5432/x",
+    "postgresql://cs:hunter#22@db:5432/x",
+    "postgresql://cs:12?a=hunter@db:5432/x",
+    "postgresql://cs:12#hunter22@db:5432/x",
+    "postgresql://cs:1/hunter22@db:5432/x",
+    "postgresql://cs:a[hunter22]b@db:5432/x",
+    "postgresql://cs:a[hunter22@db:5432/x",
+    "postgresql://cs:hunter@22@db:5432/x",
+    "postgresql://cs:hunter\u210022@db:5432/x",
+    "postgresql://cs:hunter22",
+    "postgresql://cs@db:hunter22/x",
+    "postgresql://cs@db/x?hunter22",
+    "postgresql://cs@db/x?port=hunter22",
+)
+SPOILT_REDIS = (
+    "redis://u:a[hunter22]x@127.0.0.1:6379/0",
+    "redis://u:hunter\u210022@127.0.0.1:6379/0",
+    "redis://u:hunter/22@127.0.0.1:6379/0",
+    "redis://u:hunter#22@127.0.0.1:6379/0",
+    "redis://u:hunter22",
+    "redis://:hunter22",
+)
+
+
+@pytest.mark.parametrize("dsn", SPOILT_POSTGRES)
+def test_a_dsn_whose_password_is_not_encoded_is_told_by_its_setting_and_without_a_part_of_it(
+    file: File, dsn: str
+) -> None:
+    (file.folder / "dsn").write_text(dsn)
+    inline = SMALLEST.replace("postgresql://cohort_sync@127.0.0.1:5432/cohort_sync", dsn)
+    in_file = SMALLEST.replace('dsn: "postgresql://cohort_sync@127.0.0.1:5432/cohort_sync"', "dsn_file: dsn")
+    for text, name in ((inline, "postgres.dsn"), (in_file, "postgres.dsn_file")):
+        problem = file.problem(text)
+        assert f" {name}: " in problem
+        assert "should be that of a PostgreSQL" in problem
+        assert "hunter" not in problem
+
+
+@pytest.mark.parametrize("url", SPOILT_REDIS)
+def test_a_redis_url_whose_password_is_not_encoded_is_told_by_its_setting_and_without_a_part_of_it(
+    file: File, url: str
+) -> None:
+    (file.folder / "url").write_text(url)
+    projection = f"{SMALLEST}projections:\n  - {{name: sdk, type: redis, environment: production, "
+    for setting, name in ((f'url: "{url}"', "projections[0].url"), ("url_file: url", "projections[0].url_file")):
+        problem = file.problem(projection + setting + "}")
+        assert f" {name}: " in problem
+        assert "hunter" not in problem
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://u:p%2F%3F%23%40@db:5432/x",
+        "postgresql://u@db1:1,db2,[::1]:3/x?target_session_attrs=primary",
+        "postgres://%2Frun%2Fpg/x?user=me@server&password=p",
+        "postgresql:///x?host=/run/pg&port=5433,5434",
+        "postgresql://db",
+    ],
+)
+def test_a_dsn_that_the_driver_takes_is_taken(file: File, dsn: str) -> None:
+    text = SMALLEST.replace("postgresql://cohort_sync@127.0.0.1:5432/cohort_sync", dsn)
+    assert file.load(text).postgres.url() == dsn
+
+
+@pytest.mark.parametrize("endpoint", ["http://me:hunter22", "http://me:a[hunter22]b@db", "https://:1"])
+def test_an_address_that_is_none_is_told_by_its_setting_and_without_a_part_of_it(file: File, endpoint: str) -> None:
+    target = f'type: dynamodb, environment: production, table: segments, endpoint_url: "{endpoint}"'
+    problem = file.problem(f"{SMALLEST}projections:\n  - {{name: aws, {target}}}")
+    assert "endpoint_url: should be an address" in problem
+    assert "hunter" not in problem
+
+
+@pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
+def test_a_server_that_is_to_be_verified_needs_authorities(
+    file: File, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(file.folder))
+    (file.folder / "ca.pem").touch()
+    setting = SMALLEST.replace("postgres: {", f"postgres: {{sslmode: {mode}, ")
+    in_dsn = SMALLEST.replace("5432/cohort_sync", f"5432/cohort_sync?sslmode={mode}")
+    for text in (setting, in_dsn):
+        assert "postgres: sslmode verify-ca or verify-full needs sslrootcert" in file.problem(text)
+        named = file.load(text.replace("postgres: {", "postgres: {sslrootcert: ca.pem, "))
+        assert "sslrootcert=" in named.postgres.url()
+    monkeypatch.setenv("PGSSLROOTCERT", str(file.folder / "ca.pem"))
+    assert file.load(setting).postgres.sslmode == mode
+
+
+def test_the_authorities_of_postgresql_may_be_those_of_the_system(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file.folder / "ca.pem").touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(file.folder / "ca.pem"))
+    setting = SMALLEST.replace("postgres: {", "postgres: {sslmode: verify-full, sslrootcert: system, ")
+    in_dsn = SMALLEST.replace("5432/cohort_sync", "5432/cohort_sync?sslmode=verify-full&sslrootcert=system")
+    for text in (setting, in_dsn):
+        assert file.load(text).postgres.url().endswith("ca.pem")
+
+
 def test_sasl_needs_a_name_and_a_password(file: File) -> None:
     text = SMALLEST.replace("kafka: {", "kafka: {security_protocol: SASL_SSL, ")
     assert len(file.problems(text)) == 2
@@ -304,3 +405,29 @@ def test_a_secret_in_a_file_is_the_one_that_it_holds_now(file: File) -> None:
     assert password() == "second"
     secret.unlink()
     assert password() == "second"
+
+
+@pytest.mark.parametrize(
+    "spoilt", ["", "postgresql", "postgresql://me:hunt", "postgresql://me:a[hunter22]b@db/x", None]
+)
+def test_a_secret_file_that_is_being_written_is_told_once_and_taken_once_it_is_whole(
+    file: File, spoilt: str | None
+) -> None:
+    dsn = file.folder / "dsn"
+    dsn.write_text("postgresql://me:first@db/x\n")
+    text = SMALLEST.replace('dsn: "postgresql://cohort_sync@127.0.0.1:5432/cohort_sync"', "dsn_file: dsn")
+    postgres = file.load(text).postgres
+    with capture_logs() as logs:
+        if spoilt is None:
+            dsn.unlink()
+        else:
+            dsn.write_text(spoilt)
+        assert postgres.url() == postgres.url() == "postgresql://me:first@db/x"
+        dsn.write_text("postgresql://me:second@db/x")
+        assert postgres.url() == "postgresql://me:second@db/x"
+
+    [told] = logs
+    assert told["event"] == "secret_file_not_taken"
+    assert told["setting"] == "dsn_file"
+    assert str(dsn) in told["why"]
+    assert "hunt" not in str(told)
