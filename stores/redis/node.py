@@ -25,10 +25,16 @@ Command = Sequence[str | bytes]
 class Node:
     """Connections to one server, made on demand."""
 
-    def __init__(self, connection_class: type[AbstractConnection], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        connection_class: type[AbstractConnection],
+        options: Mapping[str, Any],
+        *,
+        abandoned: Mapping[str, Redis],
+    ) -> None:
         self._connection_class = connection_class
         self._options = options
-        self._abandoned: dict[str, Redis] = {}
+        self._abandoned = dict(abandoned)
         """By the names of their connections, the clients that may have sent what was never acknowledged."""
         self._may_not_kill = False
         self._open()
@@ -50,6 +56,10 @@ class Node:
         for client in (self.client, *self._abandoned.values()):
             with suppress(RedisError, OSError):
                 await client.aclose()
+
+    def clients(self) -> dict[str, Redis]:
+        """All that may have something on its way, by the names of their connections."""
+        return self._abandoned | {self._name: self.client}
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """The answers, errors among them. The client's own pipelines take three times as long for the same bytes."""

@@ -6,17 +6,21 @@ Source of the cluster's part: "Redis cluster specification" and the answer of CL
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from typing import Any
 
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.crc import key_slot
 from redis.credentials import CredentialProvider
 from redis.exceptions import AskError, ClusterDownError, MasterDownError, RedisError, ResponseError, TryAgainError
 
 from stores.redis.node import Command, Node
+
+log = structlog.get_logger(__name__)
 
 SLOTS = 16_384
 LOOK_WITHIN_S = 2.0
@@ -26,6 +30,7 @@ MARKED_SLOTS = 256
 _ELSEWHERE = (AskError, ClusterDownError, MasterDownError, TryAgainError)  # MovedError is an AskError
 _UNKNOWN = "unknown"
 _CREDENTIALS = {"username", "password"}
+_HAS_CREDENTIALS = "has_credentials"
 
 Address = tuple[str, int]
 
@@ -47,18 +52,39 @@ class Servers:
     """Routes commands. After an error it looks anew who serves what."""
 
     def __init__(self, url: Callable[[], str], **tls: str | None) -> None:
-        options: dict[str, Any] = dict(parse_url(url())) | {name: value for name, value in tls.items() if value}
+        self._url = url
+        self._tls = {name: value for name, value in tls.items() if value}
+        self._open(_place(url()), {})
+
+    def _open(self, place: Mapping[str, Any], abandoned: Mapping[str, Redis]) -> None:
+        self._place = place
+        self._abandoned = abandoned
+        options = dict(place)
         self._connection_class: type[AbstractConnection] = options.pop("connection_class", Connection)
-        if options.keys() & _CREDENTIALS:
-            options = {name: value for name, value in options.items() if name not in _CREDENTIALS}
-            options["credential_provider"] = CurrentCredentials(url)
+        if options.pop(_HAS_CREDENTIALS):
+            options["credential_provider"] = CurrentCredentials(self._url)
+        if issubclass(self._connection_class, SSLConnection):
+            options |= self._tls
         self._options = options
-        seed: Address = options.get("host", "localhost"), options.get("port", 6379)
-        self._nodes: dict[Address, Node] = {seed: Node(self._connection_class, options)}
+        self._nodes: dict[Address, Node] = {}
+        self._node((options.get("host", "localhost"), options.get("port", 6379)))
         self._is_known = False
         self._primaries: list[Node] = []
         self._slots: list[Node] = []
         """By slot, who serves it; empty where there is no cluster."""
+
+    async def renew(self) -> None:
+        """Goes to where the URL leads by now. Other credentials alone are taken at the next connection."""
+        place = _place(self._url())
+        if place == self._place:
+            return
+        log.warning("redis_opened_anew", why="its URL leads elsewhere")
+        # It may be the same server under another name: what is on its way there has to be ended there.
+        left = list(self._nodes.values())
+        self._open(place, {name: client for node in left for name, client in node.clients().items()})
+        # Only now: a server that froze may take longer than there is time.
+        for node in left:
+            await node.close()
 
     async def close(self) -> None:
         """Ends all connections."""
@@ -111,6 +137,7 @@ class Servers:
 
     async def _look(self) -> None:
         """Asks whoever answers first, the server of the URL before the others."""
+        await self.renew()
         error: BaseException | None = None
         for address, node in list(self._nodes.items()):
             try:
@@ -142,7 +169,8 @@ class Servers:
     def _node(self, address: Address) -> Node:
         host, port = address
         if address not in self._nodes:
-            self._nodes[address] = Node(self._connection_class, self._options | {"host": host, "port": port})
+            options = self._options | {"host": host, "port": port}
+            self._nodes[address] = Node(self._connection_class, options, abandoned=self._abandoned)
         return self._nodes[address]
 
     async def _ask_all(self, commands: Sequence[Command]) -> list[Any]:
@@ -160,6 +188,13 @@ class Servers:
             for at, answer in zip(ats, part, strict=True):
                 answers[at] = answer
         return answers
+
+
+def _place(url: str) -> dict[str, Any]:
+    """Everything that the URL says, but for the credentials: whether there are any."""
+    said = dict(parse_url(url))
+    place = {name: value for name, value in said.items() if name not in _CREDENTIALS}
+    return place | {_HAS_CREDENTIALS: len(place) < len(said)}
 
 
 @cache

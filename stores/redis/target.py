@@ -77,8 +77,12 @@ class RedisTarget:
             await self._servers.settle()
 
     async def marker(self) -> str | None:
-        """See `Target.marker`. A server that was started anew may have lost what it had acknowledged last."""
+        """See `Target.marker`. A server that was started anew may have lost what it had acknowledged last.
+
+        Where the URL leads elsewhere by now, it is asked there.
+        """
         async with _in_time():
+            await self._servers.renew()
             keys = await self._servers.marked_keys(self._marker, self._marks)
             found = set(_without_errors(await self._servers.ask([("GET", key) for key in keys])))
             if len(found) > 1 or None in found:

@@ -20,7 +20,8 @@ from deploy.local.valkey import Valkey, ValkeyCluster
 from stores.errors import StoreUnavailableError
 from stores.redis.target import RedisTarget
 from stores.target import Change, Reference, context_reference
-from tests.worker_process import Bench, eventually
+from tests.integration.test_projection import InRedis
+from tests.worker_process import Bench, eventually, webhook
 
 CHANGES = [Change("beta", 1, f"u{number}", included=True) for number in range(2_500)]
 REFERENCES = [Reference(each.segment, each.generation, context_reference(each.context_key)) for each in CHANGES]
@@ -226,6 +227,69 @@ async def test_a_password_that_is_replaced_is_used_at_the_next_connection(tmp_pa
                 await eventually(partial(works, target.settle))
                 await eventually(partial(works, partial(target.apply, CHANGES)))
                 assert await is_whole(target)
+
+
+async def test_a_url_that_is_replaced_by_that_of_another_server_is_followed(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    with Valkey(tmp_path / "one").start() as one, Valkey(tmp_path / "other").start() as other:
+        file.write_text(one.url)
+        async with RedisTarget(file.read_text) as target, Redis.from_url(other.url) as admin:
+            await target.mark("ours")
+            for url in (other.url, other.url.removesuffix("/0") + "/1"):
+                file.write_text(url)
+                assert await target.marker() is None
+                await target.mark("ours")
+                await target.apply(CHANGES)
+                assert await target.marker() == "ours"
+                assert await is_whole(target)
+            await admin.config_set("requirepass", "first")  # of which the URL has had none so far
+            file.write_text(url.replace("redis://", "redis://:first@"))
+            assert await target.marker() == "ours"
+            one.stop()
+            assert await is_whole(target)
+
+
+async def test_a_url_that_leads_elsewhere_is_followed_also_where_the_server_that_was_left_froze(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    with Valkey(tmp_path / "one").start() as one, Valkey(tmp_path / "other").start() as other:
+        file.write_text(one.url)
+        async with RedisTarget(file.read_text) as target:
+            await target.mark("ours")
+            one.suspend()
+            file.write_text(other.url)
+            await eventually(partial(works, partial(target.mark, "ours")))
+            assert await target.marker() == "ours"
+            one.resume()
+
+
+async def test_a_projector_fills_the_server_that_its_url_file_leads_to_by_now(
+    bench: Bench, valkey: Valkey, tmp_path: Path
+) -> None:
+    file = tmp_path / "url"
+    with Valkey(tmp_path / "other").start() as other:
+        before = InRedis(bench, valkey)
+        where = bench.settings["projections"][0]
+        del where["url"]
+        where["url_file"] = str(file)
+        file.write_text(valkey.url)
+        projector = before.start()
+        await bench.publish(bench.webhook_topic, webhook("c1", "u1"))
+        await bench.catch_up()
+        await eventually(lambda: before.references("u1"))
+        key = f"{before.prefix}:big_segment_include:{context_reference('u1')}"
+        try:
+            file.write_text("redis:")
+            told = await projector.logged("secret_file_not_taken")
+            file.write_text(other.url)
+
+            async def is_filled() -> bool:
+                async with Redis.from_url(other.url) as client:
+                    return await client.exists(key) == 1
+
+            await eventually(is_filled)
+        finally:
+            before.close()
+    assert told["setting"] == "url_file"
 
 
 @asynccontextmanager
