@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaClient
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.conn import collect_hosts, create_conn
-from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed
+from aiokafka.errors import KafkaError, SaslAuthenticationFailed
 
 from consumers.record import TopicPartition
 
@@ -133,17 +133,23 @@ async def topic_settings(connection: KafkaConnection, topics: Collection[str]) -
 
 
 async def why_unreachable(connection: KafkaConnection, exc: BaseException) -> str:
-    """The cause of an error at a client's start, in words where a person can mend it.
+    """The cause of an error of a client, in words where a person can mend it.
 
     A client that reaches no broker does not say why, so one is asked once more.
     """
-    if isinstance(exc, KafkaConnectionError):
+    if _in_words(exc) is None:
         exc = await _refusal(connection) or exc
+    return _in_words(exc) or type(exc).__name__
+
+
+def _in_words(exc: BaseException) -> str | None:
     if isinstance(exc, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({exc.verify_message}): see kafka.ssl_cafile"
+    if isinstance(exc, ssl.SSLError):
+        return "it does not take our certificate, or speaks no TLS: see kafka.security_protocol and kafka.ssl_certfile"
     if isinstance(exc, SaslAuthenticationFailed):
         return "the user or the password is wrong: see kafka.sasl_username and its password"
-    return type(exc).__name__
+    return None
 
 
 async def _refusal(connection: KafkaConnection) -> BaseException | None:

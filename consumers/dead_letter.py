@@ -19,7 +19,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from consumers.connection import KafkaConnection, any_key, key_as_it_was, topic_settings
+from consumers.connection import KafkaConnection, any_key, key_as_it_was, topic_settings, why_unreachable
 from consumers.errors import KafkaUnavailableError, Reason
 from consumers.record import Origin, Record, origin_of
 
@@ -90,7 +90,8 @@ class DeadLetterProducer:
         except (TimeoutError, KafkaError) as exc:
             # A producer that failed may hold half-sent batches: the next try starts with a new one.
             await self._close()
-            raise KafkaUnavailableError(f"dead letter topic {self._topic!r}: {type(exc).__name__}") from exc
+            why = await why_unreachable(self._connection, exc)
+            raise KafkaUnavailableError(f"dead letter topic {self._topic!r}: {why}") from exc
 
     async def _send(self, letters: Sequence[DeadLetter]) -> None:
         producer = await self._started()

@@ -86,6 +86,8 @@ class KafkaConsumer:
         self._committed: dict[TopicPartition, int] = {}
         self._ends: dict[ClientTopicPartition, int] = {}
         self._rejoining_since: float | None = None
+        self._why: str | None = None
+        """Why no broker answered when one was last asked. Most errors of the client don't say it."""
         self.generation = 0
         """Goes up with each rebalance. What was read under an older one must not be committed under this one."""
 
@@ -143,7 +145,7 @@ class KafkaConsumer:
         except KafkaError as exc:
             if not exc.retriable:
                 raise
-            raise KafkaUnavailableError(type(exc).__name__) from exc
+            raise KafkaUnavailableError(self._why or type(exc).__name__) from exc
         # Records that were handed out before a rebalance are read again after it: taking them too would commit past
         # the ones that the rebalance made us drop.
         return [_record(record) for record in records] if generation == self.generation else []
@@ -168,9 +170,9 @@ class KafkaConsumer:
         except (CommitFailedError, IllegalStateError):
             return False
         except TimeoutError as exc:
-            raise KafkaUnavailableError("commit timed out") from exc
+            raise KafkaUnavailableError(self._why or "commit timed out") from exc
         except KafkaError as exc:
-            raise KafkaUnavailableError(type(exc).__name__) from exc
+            raise KafkaUnavailableError(self._why or type(exc).__name__) from exc
         self._committed |= next_offsets
         return True
 
@@ -275,9 +277,12 @@ class KafkaConsumer:
         """The names of all topics; also the proof that a broker answers. Raises `KafkaUnavailableError`."""
         self._connection.renew(self._client._client)  # noqa: SLF001 - there is no public way to it
         try:
-            return set(await asyncio.wait_for(self._client.topics(), ASK_TIMEOUT_S))
+            found = set(await asyncio.wait_for(self._client.topics(), ASK_TIMEOUT_S))
         except (TimeoutError, KafkaError) as exc:
-            raise KafkaUnavailableError(type(exc).__name__) from exc
+            self._why = await why_unreachable(self._connection, exc)
+            raise KafkaUnavailableError(self._why) from exc
+        self._why = None
+        return found
 
     async def require_membership(self) -> None:
         """Raises `MembershipLostError` when a rebalance does not end although the brokers answer; to be called often.

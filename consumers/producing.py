@@ -10,10 +10,16 @@ from functools import lru_cache
 from typing import Self
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OutOfOrderSequenceNumber, RecordTooLargeError
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    RecordTooLargeError,
+)
 from aiokafka.partitioner import murmur2
 
-from consumers.connection import KafkaConnection, any_key, key_as_it_was
+from consumers.connection import KafkaConnection, any_key, key_as_it_was, why_unreachable
 from consumers.deadlines import Deadlines
 from consumers.errors import KafkaUnavailableError
 from consumers.inspection import Outgoing
@@ -105,11 +111,10 @@ class AcknowledgedProducer:
                 self._connection.renew(client)
                 for topic in topics:
                     client.add_topic(topic)
-                is_fresh = await client.force_metadata_update()
+                if not await client.force_metadata_update():
+                    raise KafkaConnectionError
         except (TimeoutError, KafkaError) as exc:
-            raise KafkaUnavailableError(type(exc).__name__) from exc
-        if not is_fresh:
-            raise KafkaUnavailableError("no broker answers")
+            raise KafkaUnavailableError(await why_unreachable(self._connection, exc)) from exc
         return sorted(topic for topic in topics if not client.cluster.partitions_for_topic(topic))
 
     async def _started(self) -> AIOKafkaProducer:

@@ -145,6 +145,31 @@ async def test_a_password_that_is_replaced_while_it_runs_is_used_at_the_next_con
     secure_kafka.set_password(USER, FIRST_PASSWORD)
 
 
+async def test_a_password_that_is_refused_while_it_runs_is_told_in_words_until_the_right_one_is_there(
+    secure_kafka: SecureKafka, secure_bench: Bench
+) -> None:
+    bench = secure_bench
+    async with GatewayUnderTest(bench) as gateway:
+        await allow_the_least(secure_kafka, bench)
+        bench.settings["kafka"] |= scram(secure_kafka, bench.folder)
+        processes = (bench.start_worker(), await gateway.start())
+        await processes[0].logged("worker_started")
+        secure_kafka.set_password(USER, "second")
+        secure_kafka.restart()
+
+        async def both_say_why() -> bool:
+            told = [(await each.get("/readyz")).text for each in processes]
+            return all("the user or the password is wrong" in text for text in told)
+
+        async def both_are_ready() -> bool:
+            return all([(await each.get("/readyz")).status_code == 200 for each in processes])
+
+        await eventually(both_say_why)
+        (bench.folder / "password").write_text("second")
+        await eventually(both_are_ready)
+    secure_kafka.set_password(USER, FIRST_PASSWORD)
+
+
 async def test_certificates_that_are_replaced_while_it_runs_are_used_at_the_next_connection(
     secure_kafka: SecureKafka, secure_bench: Bench
 ) -> None:
