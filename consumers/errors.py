@@ -105,9 +105,11 @@ class InvalidValue(InvalidRecord):
 class IgnoredRecord(Exception):
     """The whole record is skipped, for this reason."""
 
-    def __init__(self, reason: Ignored) -> None:
+    def __init__(self, reason: Ignored, environment: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.environment = environment
+        """What it is called where it is another one's."""
 
 
 SENTENCES: dict[Reason | Ignored, str] = {

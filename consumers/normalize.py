@@ -12,10 +12,12 @@ from consumers.feeds import Environments, Feed, Limits
 from consumers.formats import HEADER, Formats
 from consumers.parsed import Parsed
 from consumers.record import Record
-from consumers.rules import Rules
+from consumers.rules import AskedForEnvironment, OwnEnvironmentNamed, Rules
 from consumers.segment_key import segment_of
 from consumers.values import MISSING
 from stores.model import Clearing, DeltaGroup, Version
+
+_NOBODYS = Feed(name="", format=HEADER)
 
 
 class Normalized(msgspec.Struct, frozen=True):
@@ -31,6 +33,7 @@ class Normalized(msgspec.Struct, frozen=True):
     clearing: Clearing | None = None
     """What the record does to a whole segment, once its deltas are stored."""
     environment: str | None = None
+    """Where it is another cell's, what the record calls it."""
     position: int = 0
     """Where and when the record arrived, packed as in its versions."""
     future_event_time: bool = False
@@ -49,6 +52,9 @@ class Normalizer:
         formats: Formats | None = None,
     ) -> None:
         self._rules = Rules(limits=limits, environments=environments, skip_unknown_environment=skip_unknown_environment)
+        self._asking = AskedForEnvironment(
+            limits=limits, environments=environments, skip_unknown_environment=skip_unknown_environment
+        )
         self._formats = formats or Formats()
 
     def normalize(self, record: Record, feed: Feed, *, arrived_ms: int, position: int) -> Normalized:
@@ -60,20 +66,54 @@ class Normalizer:
                 raise
             return self._of_nobody(problem, _with_headers(feed, record), position)
         if parsed.ignored is not None:
-            return Normalized([], [], parsed.members, parsed.ignored)
+            return Normalized([], [], parsed.members, parsed.ignored, environment=parsed.environment)
         if parsed.environment is None:
             raise InvalidRecord(Reason.ENVIRONMENT_MISSING, "neither the payload, a header nor the feed names one")
         return self._versioned(parsed, parsed.environment, arrived_ms * 1000, position)
 
     def parse(self, record: Record, feed: Feed) -> Parsed:
         """What this record says, before any version; its environment is None where nobody names one."""
-        value = checked(record.value, self._rules.limits)
         if record.headers:
             feed = _with_headers(feed, record)
         try:
-            return (self._formats.find(feed.format) or _unknown(feed)).parse(value, feed, self._rules)
+            return self._parse(record, feed)
         except IgnoredRecord as skipped:
-            return Parsed(ignored=skipped.reason)
+            return Parsed(ignored=skipped.reason, environment=skipped.environment)
+        except InvalidRecord:
+            left = self.for_others(record)
+            if left is None or self._names_ours(record, feed):
+                raise
+            return left
+
+    def for_others(self, record: Record) -> Parsed | None:
+        """The record as one to skip, where its header names an environment of another cell.
+
+        To be asked where the record can't be read: the cell that has the environment says what is wrong with it.
+        """
+        named = record.header("environment")
+        if named:
+            try:
+                self._rules.environment(named, _NOBODYS)
+            except IgnoredRecord as skipped:
+                return Parsed(ignored=skipped.reason, environment=skipped.environment)
+            except InvalidRecord:
+                pass
+        return None
+
+    def _names_ours(self, record: Record, feed: Feed) -> bool:
+        """Whether the payload itself says that it is for us, which counts more than the header."""
+        try:
+            self._parse(record, feed, self._asking)
+        except OwnEnvironmentNamed:
+            return True
+        except (InvalidRecord, IgnoredRecord):
+            return False
+        return False
+
+    def _parse(self, record: Record, feed: Feed, rules: Rules | None = None) -> Parsed:
+        rules = rules or self._rules
+        value = checked(record.value, rules.limits)
+        return (self._formats.find(feed.format) or _unknown(feed)).parse(value, feed, rules)
 
     def _of_nobody(self, problem: InvalidValue, feed: Feed, position: int) -> Normalized:
         """One event, which says of which cohorts, but not who. Where it arrived, nothing else names an environment."""

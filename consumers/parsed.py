@@ -52,6 +52,7 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True):
     """One record as its format reads it. Within it a context changes at most once for each cohort."""
 
     environment: str | None = None
+    """Ours, by its key; of a record that is ignored since it is for another one, what the record calls that."""
     context_kind: str = DEFAULT_CONTEXT_KIND
     changes: Sequence[Changes] = ()
     rejects: list[Reject] = []

@@ -39,7 +39,7 @@ class Rules:
         if known is not None:
             return known
         if self._skip_unknown_environment:
-            raise IgnoredRecord(Ignored.OTHER_ENVIRONMENT)
+            raise IgnoredRecord(Ignored.OTHER_ENVIRONMENT, named)
         raise _unknown("it is none of those configured")
 
     def environment_or_foreign(self, named: object, feed: Feed) -> str | None:
@@ -49,6 +49,24 @@ class Rules:
     def _find(self, name: str) -> str | None:
         # With no environments listed any name is taken, but not one that no store could keep.
         return None if name.isspace() or "\0" in name else self._environments.find(name)
+
+
+class OwnEnvironmentNamed(Exception):
+    """The record says itself that it is for an environment of ours."""
+
+
+class AskedForEnvironment(Rules):
+    """Lets a format go no further than to the environment, to see whether it finds one of ours."""
+
+    def environment(self, named: object, feed: Feed) -> str | None:
+        """Raises `OwnEnvironmentNamed`, or what it would raise otherwise."""
+        super().environment(named, feed)
+        raise OwnEnvironmentNamed
+
+    def environment_or_foreign(self, named: object, feed: Feed) -> str | None:
+        """Likewise."""
+        super().environment_or_foreign(named, feed)
+        raise OwnEnvironmentNamed
 
 
 def _unknown(why: str) -> InvalidRecord:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from consumers.dead_letter import DeadLetter
-from consumers.errors import InvalidRecord, Reason
+from consumers.errors import Ignored, InvalidRecord, Reason
 from consumers.feeds import Feed
-from consumers.normalize import Normalizer
+from consumers.normalize import Normalized, Normalizer
 from consumers.record import Origin, Record, origin_of
 from stores.base import SegmentStore
 from stores.model import OFFSET_BITS, Position
@@ -15,6 +15,7 @@ from worker.backoff import until_available
 from worker.batch import Batch
 from worker.dead_letter_guard import DeadLetterGuard
 from worker.instruments import Instruments
+from worker.skipped_environments import SkippedEnvironments
 
 
 class TopicUnknownError(Exception):
@@ -42,6 +43,7 @@ class Decoder:
         self._store = store
         self._guard = guard
         self._metrics, self._health = instruments
+        self._skipped = SkippedEnvironments()
         self._feed_of: dict[str, Feed] = {}
         self._topic_ids: dict[str, int] = {}
         self._first_positions: dict[tuple[str, int], int] = {}
@@ -67,11 +69,21 @@ class Decoder:
                 record, self._feed(record.topic), arrived_ms=origin.timestamp_ms, position=position
             )
         except InvalidRecord as exc:
-            batch.add_dead_letter(DeadLetter(record, exc.reason, exc.detail), now)
-            return self._guard.observe(record.topic, 1.0)
+            left = self._left_to_others(record, exc)
+            if left is None:
+                batch.add_dead_letter(DeadLetter(record, exc.reason, exc.detail), now)
+                return self._guard.observe(record.topic, 1.0)
+            normalized = left
+        if normalized.ignored is Ignored.OTHER_ENVIRONMENT:
+            self._skipped.note(normalized.environment or "")
         batch.add(record, normalized, now)
         rejects = normalized.rejects
         return self._guard.observe(record.topic, len(rejects) / max(1, normalized.members) if rejects else 0.0)
+
+    def _left_to_others(self, record: Record, exc: InvalidRecord) -> Normalized | None:
+        """Where it first arrived is looked at before anything else, so a wrong one may hide whose record it is."""
+        skipped = self._normalizer.for_others(record) if exc.reason is Reason.ORIGIN_INVALID else None
+        return Normalized([], [], 0, skipped.ignored, environment=skipped.environment) if skipped else None
 
     def _origin(self, record: Record) -> Origin:
         origin = origin_of(record)

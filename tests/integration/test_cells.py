@@ -93,6 +93,36 @@ async def test_each_cell_takes_its_own_environments_and_skips_the_others(cells: 
     assert {each["environment"] for each in await second.rows("segments")} == {"staging", "test"}
 
 
+async def test_what_can_not_be_read_is_a_dead_letter_of_the_cell_whose_environment_its_header_names(
+    cells: tuple[Cell, Cell],
+) -> None:
+    first, second = cells
+    first.serve("production")
+    second.serve("staging")
+    workers = [cell.start_worker() for cell in cells]
+    origin = [("environment", b"production"), ("cohort-sync-original-topic", b"?")]
+    for _ in range(4):
+        await first.send("production", b"{")
+        await first.send("production", None)
+        await first.send("production", {}, "unheard-of")
+        await first.publish(first.topic, webhook("c1", "u1"), headers=origin)
+    await first.publish(first.topic, b"{")  # of which nobody can say whose it is
+    await second.send("staging", webhook("c1", "u1"))
+    await first.send("nobody", webhook("c1", "lost"))
+
+    async def both_have_read() -> bool:
+        return [sum((await cell.committed(cell.topic)).values()) for cell in cells] == [19, 19]
+
+    await eventually(both_have_read)
+    assert len(await first.dead_letters()) == 17
+    assert len(await second.dead_letters()) == 1
+    skipped = [{each["environment"] for each in worker.events() if each["event"] == SKIPPED} for worker in workers]
+    assert skipped == [{"staging", "nobody"}, {"production", "nobody"}]
+
+
+SKIPPED = "environment_skipped"
+
+
 async def test_an_environment_that_moves_to_another_cell_loses_nothing(
     cells: tuple[Cell, Cell], valkey: Valkey
 ) -> None:

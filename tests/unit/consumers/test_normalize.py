@@ -110,7 +110,47 @@ def test_a_record_for_another_environment_is_refused_or_skipped_as_configured() 
     assert meaning_of(record, a_normalizer("production"), format="amplitude-webhook") == [
         "invalid: environment_unknown"
     ]
-    assert normalized(record, a_normalizer("production", skip=True)).ignored is Ignored.OTHER_ENVIRONMENT
+    skipped = normalized(record, a_normalizer("production", skip=True))
+    assert (skipped.ignored, skipped.environment) == (Ignored.OTHER_ENVIRONMENT, "staging")
+
+
+def unreadable(environment: str, integration: str = "fulcrum", value: bytes | None = b"{") -> Record:
+    headers = {"environment": environment, "integration": integration}
+    return a_record(value, headers=tuple((name, each.encode()) for name, each in headers.items() if each))
+
+
+@pytest.mark.parametrize(
+    ("integration", "value", "reason"),
+    [
+        ("unheard-of", b"{}", "integration_unknown"),
+        ("", b"{}", "integration_unknown"),
+        ("fulcrum", b"{", "json_invalid"),
+        ("fulcrum", b"[]", "payload_invalid"),
+        ("fulcrum", None, "value_empty"),
+        ("fulcrum", b" " * 2_000, "record_too_large"),
+        ("fulcrum", b"[" * 101 + b"]" * 101, "json_too_deep"),
+    ],
+)
+def test_what_can_not_be_read_is_for_the_cell_whose_environment_its_header_names(
+    integration: str, value: bytes | None, reason: str
+) -> None:
+    def says(environment: str, *, skip: bool = True) -> list[str]:
+        normalizer = a_normalizer("production", skip=skip, limits=Limits(record_bytes=1_024))
+        return meaning_of(unreadable(environment, integration, value), normalizer, format="header", environment=None)
+
+    assert says("staging") == ["ignored: other_environment"]
+    assert says("production") == [f"invalid: {reason}"]
+    assert says("staging", skip=False) == [f"invalid: {reason}"]
+    assert says("") == [f"invalid: {reason}"]
+
+
+@pytest.mark.parametrize("environment", ["production", "staging"])
+def test_a_payload_that_names_an_environment_of_ours_is_ours_whatever_the_header_says(environment: str) -> None:
+    value = b'{"environmentId": "production"}'
+
+    said = meaning_of(unreadable(environment, value=value), a_normalizer("production", skip=True), format="header")
+
+    assert said == ["invalid: no_members_field"]
 
 
 @pytest.mark.parametrize("own_format", ["header", "amplitude", "segment"])
