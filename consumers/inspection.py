@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as ClientTopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, for_code
 
 from consumers.connection import (
     KafkaConnection,
@@ -26,11 +26,14 @@ from consumers.connection import (
 )
 from consumers.errors import KafkaUnavailableError
 from consumers.feeds import Feed
+from consumers.group import saying_of
 from consumers.record import Record, TopicPartition
 
 READ_TIMEOUT_S = 15.0
 READ_AHEAD_RECORDS = 1_000
 LARGEST_REQUEST_BYTES = 64 << 20
+_SETTLED = ("Stable", "Empty", "Dead")
+"""Dead is also what Kafka calls a group that it never heard of."""
 
 
 class PartitionLag(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +99,31 @@ class KafkaInspector:
                 )
             )
         return lags
+
+    async def ends(self, feeds: Sequence[Feed]) -> dict[TopicPartition, int]:
+        """Of each partition of the feeds' topics that holds records now: the offset behind its last one."""
+        topics = _carried(await self.topics(), feeds)
+        async with _within(READ_TIMEOUT_S):
+            partitions = await self._partitions(topics)
+            first = await self._consumer.beginning_offsets(partitions)
+            last = await self._consumer.end_offsets(partitions)
+        return {TopicPartition(*tp): last[tp] for tp in partitions if last[tp] > first[tp]}
+
+    async def behind(self, group_id: str, ends: Mapping[TopicPartition, int]) -> list[TopicPartition]:
+        """Those of these partitions that the group has not committed up to there."""
+        async with _within(READ_TIMEOUT_S):
+            committed = await self._committed(group_id)
+        return [tp for tp, end in ends.items() if committed.get(ClientTopicPartition(*tp), 0) < end]
+
+    async def sayings(self, group_id: str) -> list[bytes] | None:
+        """What each member of the group says of itself. None while members come or go: not all are known then."""
+        async with _within(READ_TIMEOUT_S), admin_client(self._connection) as admin:
+            error, _, state, _, _, members, *_ = (await admin.describe_consumer_groups([group_id]))[0].groups[0]
+        if error:
+            raise KafkaUnavailableError(for_code(error).__name__)
+        if state not in _SETTLED:
+            return None
+        return [saying_of(metadata) for _, _, _, metadata, _ in members]
 
     async def retention(self, feeds: Sequence[Feed], *others: str) -> list[Retention]:
         """For how long the topics of the feeds and these others keep records, by name, of those that exist."""

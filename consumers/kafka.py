@@ -28,6 +28,7 @@ from aiokafka.errors import (
 from consumers.connection import KafkaConnection, all_partitions, why_unreachable
 from consumers.errors import KafkaUnavailableError
 from consumers.feeds import Feed
+from consumers.group import TellingAssignor
 from consumers.record import Record, TopicPartition
 
 log = structlog.get_logger(__name__)
@@ -63,7 +64,13 @@ class KafkaConsumer:
     """Reads the topics of all feeds as one member of the consumer group."""
 
     def __init__(
-        self, connection: KafkaConnection, *, group_id: str, session_timeout_ms: int, feeds: Sequence[Feed]
+        self,
+        connection: KafkaConnection,
+        *,
+        group_id: str,
+        session_timeout_ms: int,
+        feeds: Sequence[Feed],
+        saying: bytes = b"",
     ) -> None:
         self._connection = connection
         self._feeds = feeds
@@ -80,6 +87,7 @@ class KafkaConsumer:
             "isolation_level": "read_committed",
             "fetch_max_bytes": FETCH_MAX_BYTES,
             "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
+            "partition_assignment_strategy": (TellingAssignor(saying),),
         }
         self._getting: asyncio.Task[tuple[int, list[ConsumerRecord]]] | None = None
         self._paused: dict[TopicPartition, set[str]] = {}

@@ -61,8 +61,13 @@ def compose(settings: Settings) -> Worker:
     instruments = Instruments(Metrics(feeds, integrations=formats.names()), Health())
     store = PostgresStore(settings.postgres.url, pool_max_size=settings.postgres.pool_max_size)
     kafka = settings.kafka.connection()
+    environments = Environments(settings.environment_list())
     consumer = KafkaConsumer(
-        kafka, group_id=settings.kafka.group_id, session_timeout_ms=settings.kafka.session_timeout_ms, feeds=feeds
+        kafka,
+        group_id=settings.kafka.group_id,
+        session_timeout_ms=settings.kafka.session_timeout_ms,
+        feeds=feeds,
+        saying=environments.fingerprint(),
     )
     dead_letters = DeadLetterProducer(kafka, topic=settings.kafka.dead_letter_topic)
     rejects = RejectIndex(settings.postgres.url)
@@ -72,7 +77,7 @@ def compose(settings: Settings) -> Worker:
     decoder = Decoder(
         feeds=feeds,
         normalizer=Normalizer(
-            environments=Environments(settings.environment_list()),
+            environments=environments,
             limits=settings.record_limits(),
             skip_unknown_environment=settings.unknown_environment == "skip",
             formats=formats,
