@@ -110,6 +110,8 @@ class Projector:
     async def _lead(self, lead: Lead) -> None:
         environment = self._projection.environment
         progress, sweep = Progress(), self._sweep(lead)
+        if not lead.is_swept:
+            await self._require_all_rows(lead)
         async with _ReadAhead(self._feed, environment) as pages:
             while True:
                 if progress.is_time_to_tell():
@@ -135,12 +137,25 @@ class Projector:
 
     async def _begin_anew(self, lead: Lead) -> None:
         """The target is new, was flushed, or is another one: all is applied again, while changes go on."""
+        await self._require_all_rows(lead)
         await lead.restart()
         lead.require()
         await self._target.mark(lead.marker)
         if await self._is_empty():
             await lead.swept()
         log.info("projection_begun_anew", projection=self._projection.name)
+
+    async def _require_all_rows(self, lead: Lead) -> None:
+        """Raises `StoreUnavailableError` while a copy from another cell goes on, or was interrupted.
+
+        Whoever is not copied yet would be swept from the target.
+        """
+        environment = self._projection.environment
+        begun_at = await self._feed.copy_begun_at(environment)
+        if begun_at is not None:
+            why = f"its copy from another cell, begun at {begun_at:%Y-%m-%dT%H:%M:%SZ}, has not come to its end"
+            await lead.tell(0, None, None, f"environment {environment}: {why}")
+            raise StoreUnavailableError(f"environment {environment}", f"{why}: wait, or run `cohort-sync copy` again")
 
     async def _is_empty(self) -> bool:
         """Whether nothing stands in the target, so that there is nothing to sweep either."""
@@ -173,6 +188,7 @@ class Projector:
         audit = Audit(self._feed, self._target, self._projection.environment, settle=_at_once)
         async for differences in audit.extra():
             if differences:
+                await self._require_all_rows(lead)
                 self._require(lead)
                 await self._target.remove([each.reference for each in differences])
                 await self._save(lead, lead.cursor)

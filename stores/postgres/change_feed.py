@@ -218,6 +218,12 @@ class ChangeFeed(Pooled):
             frozenset(each["id"] for each in unswept),
         )
 
+    async def copy_begun_at(self, environment: str) -> datetime | None:
+        """Since when it is being copied from another cell, so that rows are missing here; None where none are."""
+        async with self.session() as session:
+            begun_at: datetime | None = await session.fetchval(query("copy_begun_at"), environment)
+        return begun_at
+
     async def page(self, after: Cursor, environment: str) -> Page:
         """The next changes of this environment."""
         async with self.session() as session:

@@ -71,11 +71,12 @@ class Erasures:
         """Out of every segment, by way of the change feed, so that projectors follow."""
         await self.put_out_context(context_id(context_key))
 
-    async def put_out_context(self, context: UUID) -> None:
-        """The same of one of whom only the hash is known."""
+    async def put_out_context(self, context: UUID) -> bool:
+        """The same of one of whom only the hash is known. False for one who was in none."""
         async with self._session.transaction():
-            await self._session.execute(query("put_out_everywhere"), context)
+            put_out: str = await self._session.execute(query("put_out_everywhere"), context)
             await self._session.execute(query("count_flips"))
+        return put_out != "UPDATE 0"
 
     async def delete(self, context_key: str) -> None:
         """The rows themselves. To be called when no projector needs them any more."""
@@ -85,7 +86,7 @@ class Erasures:
     async def lift(self, context_key: str) -> bool:
         """From now on the person may come in again. False for one who was not erased."""
         status: str = await self._session.execute(query("lift_erasure"), context_id(context_key))
-        return status != "DELETE 0"
+        return status != "INSERT 0 0"
 
     async def erased_at(self, context_key: str) -> datetime | None:
         """Since when this person is erased; None for one who is not."""

@@ -385,7 +385,7 @@ FROM (VALUES
     ('gateway', 'rejected_member', 'SELECT'),
     ('gateway', 'access_token', 'SELECT, UPDATE (last_used_at)'),
     ('gateway', 'cohort_list', 'SELECT, INSERT, UPDATE'),
-    ('operator', 'environment', 'SELECT'),
+    ('operator', 'environment', 'SELECT, UPDATE (copy_begun_at)'),
     ('operator', 'topic', 'SELECT'),
     ('operator', 'segment', 'SELECT, UPDATE'),
     ('operator', 'membership', 'SELECT, UPDATE, DELETE'),
@@ -396,6 +396,7 @@ FROM (VALUES
     ('operator', 'projection', 'SELECT, INSERT, UPDATE, DELETE'),
     ('operator', 'erasure', 'SELECT, INSERT, UPDATE, DELETE'),
     ('operator', 'erasure_salt', 'SELECT, INSERT'),
+    ('operator', 'lifted_erasure', 'SELECT, INSERT, UPDATE'),
     ('operator', 'rejected_member', 'SELECT, DELETE'),
     ('operator', 'access_token', 'SELECT, INSERT, UPDATE')
 ) AS needed (part, relation, privileges)
@@ -520,6 +521,10 @@ RETURNING marker;
 -- name: finish_target_sweep
 UPDATE projection SET is_swept = true WHERE name = $1 AND epoch = $2;
 
+-- name: sweep_targets
+-- All of them: whoever leads one notices that its epoch has passed.
+UPDATE projection SET epoch = epoch + 1, is_swept = false;
+
 -- name: tell_projection
 UPDATE projection
 SET applied_before = $3::text::xid8, caught_up_at = $4, synchronized_on = coalesce($5, synchronized_on), stopped = $6,
@@ -540,23 +545,23 @@ SET epoch = epoch + 1, cursor_xid = DEFAULT, cursor_segment_id = DEFAULT, cursor
 WHERE name = ANY ($1::text[]);
 
 -- name: set_generation
-UPDATE segment SET generation = $2, other_generation = NULL WHERE id = $1;
+UPDATE segment SET generation = $2, other_generation = NULL, generation_set_at = now() WHERE id = $1;
 
 -- name: count_old_generations
 SELECT count(*) FROM segment JOIN environment ON environment.id = environment_id
 WHERE environment.key = $1 AND other_generation < generation;
 
 -- name: begin_generation
-UPDATE segment SET other_generation = generation + 1
+UPDATE segment SET other_generation = generation + 1, generation_set_at = now()
 FROM environment WHERE environment.id = environment_id AND environment.key = $1 AND other_generation IS NULL;
 
 -- name: finish_generation
 -- Only where it is filled: a segment that came meanwhile has no other.
-UPDATE segment SET generation = other_generation, other_generation = generation
+UPDATE segment SET generation = other_generation, other_generation = generation, generation_set_at = now()
 FROM environment WHERE environment.id = environment_id AND environment.key = $1 AND other_generation > generation;
 
 -- name: forget_generation
-UPDATE segment SET other_generation = NULL
+UPDATE segment SET other_generation = NULL, generation_set_at = now()
 FROM environment WHERE environment.id = environment_id AND environment.key = $1 AND other_generation IS NOT NULL;
 
 -- name: find_memberships
@@ -607,7 +612,12 @@ ON CONFLICT (salted_hash) DO UPDATE SET erased_at = erasure.erased_at
 RETURNING erased_at;
 
 -- name: lift_erasure
-DELETE FROM erasure USING erasure_salt WHERE salted_hash = sha256(salt || uuid_send($1::uuid));
+-- Remembered, so that a copy from another cell does not bring back what was lifted here.
+WITH lifted AS (
+    DELETE FROM erasure USING erasure_salt WHERE salted_hash = sha256(salt || uuid_send($1::uuid)) RETURNING salted_hash
+)
+INSERT INTO lifted_erasure (salted_hash) SELECT salted_hash FROM lifted
+ON CONFLICT (salted_hash) DO UPDATE SET lifted_at = now();
 
 -- name: erased_at
 SELECT erased_at FROM erasure JOIN erasure_salt ON salted_hash = sha256(salt || uuid_send($1::uuid));
@@ -769,6 +779,18 @@ ORDER BY rejected_at DESC, position DESC, place;
 -- Of somebody who is erased: rather too many rows than one too few.
 DELETE FROM rejected_member WHERE position($1 IN member) > 0;
 
+-- name: list_environments
+SELECT key FROM environment ORDER BY key;
+
+-- name: begin_copy
+UPDATE environment SET copy_begun_at = now() WHERE key = $1;
+
+-- name: end_copy
+UPDATE environment SET copy_begun_at = NULL WHERE key = $1;
+
+-- name: copy_begun_at
+SELECT copy_begun_at FROM environment WHERE key = $1;
+
 -- name: read_segments
 -- Everything of one environment, for another cell; likewise the four below.
 SELECT segment.* FROM segment JOIN environment ON environment.id = environment_id WHERE environment.key = $1
@@ -792,11 +814,23 @@ SELECT salt FROM erasure_salt;
 INSERT INTO erasure_salt SELECT salt FROM unnest($1::bytea[]) AS theirs (salt) EXCEPT SELECT salt FROM erasure_salt;
 
 -- name: take_erasure
-INSERT INTO erasure (salted_hash, erased_at) VALUES ($1, $2) ON CONFLICT DO NOTHING;
+-- What was lifted here later than it was made there stays lifted.
+INSERT INTO erasure (salted_hash, erased_at) SELECT $1::bytea, $2::timestamptz
+WHERE NOT EXISTS (SELECT FROM lifted_erasure WHERE salted_hash = $1 AND lifted_at > $2)
+ON CONFLICT DO NOTHING;
 
 -- name: list_erased_members
-SELECT DISTINCT context_hash FROM membership CROSS JOIN erasure_salt
-JOIN erasure ON salted_hash = sha256(salt || uuid_send(context_hash));
+-- Those of a page of memberships, in the order of the primary key, and the last key of the page. A page at a time, since
+-- hashing all of a large table takes longer than a statement may.
+WITH page AS MATERIALIZED (
+    SELECT segment_id, context_hash FROM membership WHERE (segment_id, context_hash) > ($1::int, $2::uuid)
+    ORDER BY segment_id, context_hash LIMIT $3
+)
+SELECT segment_id, context_hash, ARRAY(
+    SELECT DISTINCT page.context_hash FROM page CROSS JOIN erasure_salt
+    JOIN erasure ON salted_hash = sha256(salt || uuid_send(page.context_hash))
+) AS erased
+FROM page ORDER BY segment_id DESC, context_hash DESC LIMIT 1;
 
 -- name: take_edits
 -- What a person has edited there, unless somebody has edited it here since.
@@ -807,6 +841,11 @@ SET name = CASE WHEN $3 > coalesce(name_edited_at, '-infinity') THEN $2 ELSE nam
     description_edited_at = greatest(description_edited_at, $5),
     tags = CASE WHEN $7 > coalesce(tags_edited_at, '-infinity') THEN $6 ELSE tags END,
     tags_edited_at = greatest(tags_edited_at, $7), edits = greatest(edits, $8),
-    generation = greatest(generation, $9), other_generation = coalesce(other_generation, $10),
-    created_at = least(created_at, $11)
+    created_at = least(created_at, $9)
 WHERE id = $1;
+
+-- name: take_generations
+-- As they are there, unless somebody has set them here since. Only where they differ: then targets have to follow.
+UPDATE segment SET generation = $2, other_generation = $3, generation_set_at = $4
+WHERE id = $1 AND coalesce(generation_set_at, '-infinity') <= coalesce($4::timestamptz, '-infinity')
+  AND (generation, other_generation) IS DISTINCT FROM ($2, $3);

@@ -15,9 +15,12 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from deploy.local.servers import Kafka, Postgres
 from deploy.local.valkey import Valkey
 from stores.postgres.migrating import migrate
+from stores.postgres.writing import PostgresStore
+from tests.builders import a_clearing, a_group, a_version
 from tests.conftest import a_database
 from tests.integration.test_projection import InRedis
-from tests.worker_process import Bench, eventually, webhook
+from tests.runbook import commands
+from tests.worker_process import Bench, CommandProcess, eventually, webhook
 
 PARTITIONS = 4
 
@@ -250,3 +253,91 @@ async def test_a_cell_copies_from_no_store_that_is_its_own_whatever_the_environm
 
 async def _has(cell: Cell, context_key: str) -> bool:
     return await cell.members("amplitude-c1") == {context_key: True}
+
+
+async def test_a_copy_waits_for_the_last_worker_that_skips_the_environment(cells: tuple[Cell, Cell]) -> None:
+    first, second = cells
+    first.serve("production", "staging")
+    second.serve("staging")
+    first.start_worker()
+    skips = second.start_worker()
+    await skips.logged("worker_started")
+    second.serve("staging", "production")
+    takes = second.start_worker()
+    await takes.logged("worker_started")
+
+    async def share_the_partitions() -> bool:
+        metrics = [(await worker.get("/metrics")).text for worker in (skips, takes)]
+        return all("cohort_sync_assigned_partitions 2.0" in text for text in metrics)
+
+    await eventually(share_the_partitions)
+    log = second.folder / "copy.log"
+    copy = CommandProcess("copy", "production", "--from", str(first.config), config=second.config, log=log)
+
+    async def waits() -> bool:
+        return "workers of the group" in log.read_text()
+
+    await eventually(waits)
+    people = {f"n{number}" for number in range(40)}
+    for context_key in people:
+        await first.send("production", webhook("c1", context_key))
+
+    async def is_read() -> bool:
+        return sum((await second.committed(second.topic)).values()) == len(people)
+
+    await eventually(is_read)
+    assert await second.members("amplitude-c1") != dict.fromkeys(people, True)
+    assert copy.returncode is None
+
+    assert await skips.stop() == 0
+    assert await copy.wait() == 0, log.read_text()
+    assert await second.members("amplitude-c1") == dict.fromkeys(people, True)
+
+
+async def test_a_copy_of_what_the_other_cell_has_not_is_refused_and_says_what_it_has(cells: tuple[Cell, Cell]) -> None:
+    first, second = cells
+    first.serve("production", "empty")
+    second.serve("prod", "empty")
+    await first.send("production", webhook("c1", "u1"))
+    await first.catch_up()
+
+    refused = await second.run("copy", "prod", "--from", str(first.config))
+    empty = await second.run("copy", "empty", "--from", str(first.config))
+
+    assert refused.returncode == 2
+    assert b"no environment 'prod'; it has empty, production" in refused.stderr
+    assert empty.returncode == 0, empty.stderr
+
+
+def _taken_out(segment: str) -> str:
+    """The statement of the runbook."""
+    (line,) = (each.line for each in commands(("psql",)) if "DELETE FROM segment" in each.line)
+    return line.split('"')[3].replace("amplitude-7khm89cz", segment)
+
+
+async def test_a_segment_of_another_kind_is_named_and_copied_once_the_wrong_one_is_gone(
+    cells: tuple[Cell, Cell],
+) -> None:
+    first, second = cells
+    first.serve("production")
+    second.serve("production")
+    for cohort in ("a", "b", "c"):
+        await first.send("production", webhook(cohort, f"u-{cohort}"))
+    await first.catch_up()
+    await _forget_what_kafka_holds(first)
+    async with PostgresStore(second.dsn, pool_max_size=1) as store:
+        topic_id = await store.topic_id(second.topic)
+        group = a_group("acme", segment="amplitude-b", context_kind="account", version=a_version(topic_id=topic_id))
+        segment = (await store.resolve([group]))[group.segment]
+        await store.apply([(segment.id, group)])
+        await store.clear([(segment.id, a_clearing(drain=True, version=a_version(0)))])
+
+    refused = await second.run("copy", "production", "--from", str(first.config))
+    assert refused.returncode == 1
+    assert b"amplitude-b is of kind 'user' there and 'account' here" in refused.stderr
+    assert await second.members("amplitude-c") == {"u-c": True}
+
+    await second.sql.execute(_taken_out("amplitude-b"))
+    again = await second.rows("copy", "production", "--from", str(first.config))
+    assert [each["memberships"] for each in again] == [1, 1, 1]
+    assert await second.members("amplitude-b") == {"u-b": True}

@@ -68,13 +68,18 @@ async def test_every_command_of_the_runbook_does_what_it_should(
     said: dict[str, str] = {}
     async with a_database(postgres) as second:
         await migrate(second)
+        environment["DSN_2"] = second
         cell = bench.settings | {"postgres": {"dsn": second}, "projections": [], "unknown_environment": "skip"}
         (tmp_path / "new-cell.yaml").write_text(yaml.safe_dump(cell))
         try:
             await eventually(projected)
             for command in commands(ON_SERVERS):
-                if command.line.startswith("new-cell copy"):
+                if command.line.startswith("new-cell copy") and "new-cell segments" not in said:
                     bench.start_worker()  # so that the old cell goes on, for which the copy waits
+                if "--forget" in command.line:  # what Helm has done here
+                    projector.kill()
+                    bench.settings["projections"] = []
+                    assert bench.config.exists()
                 said[command.line] = await asyncio.to_thread(run, command, programs, environment)
         finally:
             projector.kill()
@@ -91,6 +96,8 @@ async def test_every_command_of_the_runbook_does_what_it_should(
     assert "NEW-OFFSET" in of("kafka-consumer-groups.sh")
     assert "no longer" in of("cohort-sync explain") or "erased" in of("cohort-sync explain")
     assert "amplitude-7khm89cz" in of("new-cell copy")
+    assert "DELETE 1" in of('psql "$DSN_2" --command "WITH wrong')
+    assert (await bench.run("erase", "alan@example.com")).returncode == 0  # although the projection has moved
     old, new = (
         [word for word in said[f"{cell} segments"].split() if not word.endswith("Z")]  # all but the time of the change
         for cell in ("cohort-sync", "new-cell")
