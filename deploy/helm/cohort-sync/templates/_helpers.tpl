@@ -2,11 +2,11 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 47 | trimAll "-" }}
 {{- end }}
 
-{{/* Short enough for `-gateway-metrics` behind it, as names of Services end at 63 characters and have no dots. */}}
+{{/* Short enough for `-migrate-post` behind it, as names of CronJobs end at 52 characters; without dots, for Services. */}}
 {{- define "cohort-sync.fullname" -}}
 {{- $name := include "cohort-sync.name" . }}
 {{- $both := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
-{{- default $both .Values.fullnameOverride | replace "." "-" | trunc 47 | trimAll "-" }}
+{{- default $both .Values.fullnameOverride | replace "." "-" | trunc 39 | trimAll "-" }}
 {{- end }}
 
 {{/* Takes a list: the root, and a component, or "" for all. */}}
