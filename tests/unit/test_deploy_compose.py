@@ -11,7 +11,8 @@ from worker.config import load
 
 COMPOSE = Path(__file__).parents[2] / "deploy" / "compose.yaml"
 PROJECT: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
-OURS = {name: service for name, service in PROJECT["services"].items() if service.get("configs")}
+SETTINGS = COMPOSE.parent / PROJECT["configs"]["settings"]["file"]
+OURS = {name: service for name, service in PROJECT["services"].items() if "build" in service}
 
 
 def test_what_is_read_only_gets_its_settings_from_a_file() -> None:
@@ -22,15 +23,16 @@ def test_what_is_read_only_gets_its_settings_from_a_file() -> None:
             assert PROJECT["configs"][config["source"]].keys() == {"file"}, name
 
 
-def test_the_program_takes_these_settings() -> None:
-    settings = load(COMPOSE.parent / PROJECT["configs"]["settings"]["file"], {})
+def test_it_runs_what_there_is_with_settings_that_load_and_topics_that_are_there() -> None:
+    settings = load(SETTINGS, {})
 
-    topics = {topic for feed in settings.feed_list() for topic in feed.topics}
-    assert {*topics, settings.kafka.dead_letter_topic} == {"cohorts", "cohort-sync.dead-letters"}
+    assert {service["command"][0] for service in OURS.values()} == {"migrate", "run", "project", "gateway"}
+    for topic in (settings.kafka.dead_letter_topic, *settings.feeds[0].topics):
+        assert topic in PROJECT["services"]["topics"]["command"][0]
 
 
 def test_what_drains_is_given_the_time_for_it() -> None:
-    settings = load(COMPOSE.parent / PROJECT["configs"]["settings"]["file"], {})
+    settings = load(SETTINGS, {})
 
     for name in ("worker", "projector"):
         assert float(PROJECT["services"][name]["stop_grace_period"].removesuffix("s")) >= settings.shutdown.grace_s + 15

@@ -5,10 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import yaml
-
-from worker.config import load
-
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 LAST_STAGE = DOCKERFILE.rpartition("\nFROM ")[2]
@@ -55,15 +51,3 @@ def test_everything_that_is_copied_is_sent_to_the_builder_and_nothing_else() -> 
     assert IGNORED[1] == "*"
     assert {line.removeprefix("!") for line in IGNORED if line.startswith("!")} == copied
     assert [name for name in copied if not (ROOT / name).exists()] == []
-
-
-def test_compose_runs_what_there_is_with_a_configuration_that_loads(tmp_path: Path) -> None:
-    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
-    (tmp_path / "cohort-sync.yaml").write_text(compose["configs"]["settings"]["content"])
-    settings = load(tmp_path / "cohort-sync.yaml", {})
-
-    ours = {name: service for name, service in compose["services"].items() if "build" in service}
-    assert {service["command"][0] for service in ours.values()} == {"migrate", "run", "project", "gateway"}
-    assert all(service["read_only"] for service in ours.values())
-    for topic in (settings.kafka.dead_letter_topic, *settings.feeds[0].topics):
-        assert topic in compose["services"]["topics"]["command"][0]
