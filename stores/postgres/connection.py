@@ -116,6 +116,8 @@ async def _connect(dsn: Dsn, *, was_let_in: bool, **options: Any) -> asyncpg.Con
         if was_let_in:
             raise StoreUnavailableError("PostgreSQL", _refusal(exc)) from None
         raise
+    except OSError:  # a certificate that is not trusted is a ValueError too
+        raise
     except ValueError:  # of the driver's own, too; its text may quote a part of the password
         message = "no PostgreSQL can be at what postgres.dsn and the postgres.ssl* settings say together: correct them"
         if was_let_in:
