@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -88,6 +89,12 @@ class ServiceProcess(CommandProcess):
         started = await self.logged("http_server_started")
         async with httpx.AsyncClient() as client:
             return await client.get(f"http://127.0.0.1:{started['port']}{path}")
+
+    async def dependencies(self) -> dict[str, bool]:
+        """Which of its dependencies answer, as its metrics say it."""
+        text = (await self.get("/metrics")).text
+        said = re.findall(r'^cohort_sync_dependency_up{dependency="(.+)"} (.)', text, re.MULTILINE)
+        return {name: value == "1" for name, value in said}
 
 
 class WorkerProcess(ServiceProcess):

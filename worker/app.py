@@ -124,6 +124,7 @@ async def run_worker(settings: Settings, *, until_caught_up: bool = False) -> No
 async def _run(worker: Worker, *, until_caught_up: bool, drain_s: float) -> None:
     consumer, store, pipeline, instruments = worker.consumer, worker.store, worker.pipeline, worker.instruments
     await until_available(instruments.health, "postgres", store.require_schema)
+    instruments.health.check_failed("assignment", "no partitions were given out yet")
     await until_available(instruments.health, "kafka", lambda: consumer.start(pipeline))
     log.info("worker_started")
     try:

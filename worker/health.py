@@ -12,6 +12,9 @@ from typing import Any
 PROGRESS_WITHIN_S = 30.0
 NEEDED = ("assignment", "postgres", "kafka")
 """What readiness waits for. Other checks count from their first result on."""
+STOPPING = "stopping"
+"""The check of a process that was asked to end: it is not ready, and nothing that it depends on is to blame."""
+_NOT_REACHED = "not reached yet"
 
 
 class Health:
@@ -20,7 +23,7 @@ class Health:
     def __init__(self, needed: Iterable[str] = NEEDED, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._progress_at: float | None = None
-        self._checks: dict[str, str | None] = dict.fromkeys(needed, "not reached yet")
+        self._checks: dict[str, str | None] = dict.fromkeys(needed, _NOT_REACHED)
         self._details: dict[str, Any] = {}
 
     def progress(self) -> None:
@@ -38,6 +41,12 @@ class Health:
     def check_failed(self, name: str, why: str) -> None:
         """This dependency does not. `why` holds no data and no secret."""
         self._checks[name] = why
+
+    def dependencies(self) -> dict[str, bool]:
+        """What was asked so far, by name, and whether it answers."""
+        # One that was not reached yet waits for another one, and that other one is to blame.
+        asked = {name: why for name, why in self._checks.items() if why != _NOT_REACHED and name != STOPPING}
+        return {name: why is None for name, why in asked.items()}
 
     def tell(self, name: str, value: Any) -> None:
         """Something beside the checks that a person wants to see."""

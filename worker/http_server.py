@@ -117,6 +117,7 @@ def _application(metrics: ProcessMetrics, health: Health) -> Starlette:
         return JSONResponse(state, 200 if ok else 503)
 
     async def exposition(_: Request) -> Response:
+        metrics.set_dependencies(health.dependencies())  # they are asked again every few seconds, by whoever needs them
         return Response(metrics.exposition(), media_type=EXPOSITION_TYPE)
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", exposition)])

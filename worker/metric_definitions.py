@@ -68,6 +68,16 @@ class MetricDefinitions(ProcessMetrics):
             "topic",
             "reason",
         )
+        self.feed_dead_letters_total = self._counter(
+            "feed_dead_letters",
+            "The same by feed, to be compared with `records_total`: a small feed is seen beside a large one.",
+            "feed",
+        )
+        self.feed_last_record_timestamp_seconds = self._gauge(
+            "feed_last_record_timestamp_seconds",
+            "When a record of this feed was last made durable here. Older than its cadence: the source is silent.",
+            "feed",
+        )
         self.ignored_records_total = self._counter(
             "ignored_records", "Valid records that mean nothing for any segment. A rise is no error.", "reason"
         )
@@ -126,7 +136,14 @@ class MetricDefinitions(ProcessMetrics):
         )
         self.consumer_position_timestamp_seconds = self._gauge(
             "consumer_position_timestamp_seconds",
-            "Time of the last record that is stored. Standing still while there is lag: that partition is stuck.",
+            "Time of the last record that is stored. It may stand still in a backfill: see `consumer_stored_offset`.",
+            "topic",
+            "partition",
+        )
+        self.consumer_stored_offset = self._gauge(
+            "consumer_stored_offset",
+            "The next offset behind the last record that is stored. Standing still while there is lag: that "
+            "partition is stuck.",
             "topic",
             "partition",
         )
@@ -146,6 +163,7 @@ class MetricDefinitions(ProcessMetrics):
     def _start_at_zero(self, feeds: Sequence[Feed]) -> None:
         for feed in feeds:
             self.records_total.labels(feed.name)
+            self.feed_dead_letters_total.labels(feed.name)
             self.event_to_store_seconds.start((feed.name,))
             for reason in Reason:
                 self.rejects_total.labels(feed.format, reason)

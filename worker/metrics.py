@@ -33,6 +33,10 @@ class StoredBatch(Protocol):
         """The record time of the last record of each partition."""
 
     @property
+    def next_offsets(self) -> Mapping[TopicPartition, int]:
+        """Behind the last record of each partition."""
+
+    @property
     def ignored(self) -> Mapping[Ignored, int]:
         """How many records were skipped for each reason."""
 
@@ -94,11 +98,14 @@ class Metrics(MetricDefinitions):
             feed = self._find_feed(topic)
             name = feed.name if feed else UNKNOWN
             self.records_total.labels(name).inc(sum(arrivals.values()))
+            self.feed_last_record_timestamp_seconds.labels(name).set(now)
             for timestamp_ms, count in arrivals.items():
                 self.event_to_store_seconds.observe((name,), max(0.0, now - timestamp_ms / 1000), count)
         for tp, timestamp_ms in batch.timestamps_ms.items():
             self.consumer_position_timestamp_seconds.labels(tp.topic, tp.partition).set(timestamp_ms / 1000)
             self._shown_partitions.add(tp)
+        for tp, next_offset in batch.next_offsets.items():
+            self.consumer_stored_offset.labels(tp.topic, tp.partition).set(next_offset)
         for reason, count in batch.ignored.items():
             self.ignored_records_total.labels(reason).inc(count)
         self.future_event_times_total.inc(batch.future_event_times)
@@ -126,7 +133,9 @@ class Metrics(MetricDefinitions):
         for letter in letters:
             topic = letter.record.topic
             self.dead_letters_total.labels(topic, letter.reason).inc()
-            integration = self._integration(topic, letter.record.header("integration"))
+            feed = self._find_feed(topic)
+            self.feed_dead_letters_total.labels(feed.name if feed else UNKNOWN).inc()
+            integration = self._integration(feed, letter.record.header("integration"))
             self.rejects_total.labels(integration, letter.reason).inc(len(letter.members) if letter.members else 1)
 
     def set_lags(self, lags: Mapping[TopicPartition, int]) -> None:
@@ -135,6 +144,7 @@ class Metrics(MetricDefinitions):
             labels = {"topic": tp.topic, "partition": str(tp.partition)}
             self.consumer_lag_records.remove_by_labels(labels)
             self.consumer_position_timestamp_seconds.remove_by_labels(labels)
+            self.consumer_stored_offset.remove_by_labels(labels)
         self._shown_partitions = set(lags)
         for tp, lag in lags.items():
             self.consumer_lag_records.labels(tp.topic, tp.partition).set(lag)
@@ -147,9 +157,8 @@ class Metrics(MetricDefinitions):
     def _find_feed(self, topic: str) -> Feed | None:
         return next((feed for feed in self._feeds if feed.carries(topic)), None)
 
-    def _integration(self, topic: str, header: str | None) -> str:
+    def _integration(self, feed: Feed | None, header: str | None) -> str:
         """Whose record it was, from a closed list whatever its header says."""
-        feed = self._find_feed(topic)
         name = header or (feed.format if feed else UNKNOWN)
         return self._formats.get(name.casefold(), UNKNOWN)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import (
@@ -31,6 +31,11 @@ class ProcessMetrics:
         """All metrics in the text format of Prometheus."""
         return generate_latest(self.registry)
 
+    def set_dependencies(self, answers: Mapping[str, bool]) -> None:
+        """Which of the things that this process needs answer, by the names that `/readyz` gives them."""
+        for name, does_answer in answers.items():
+            self.dependency_up.labels(name).set(does_answer)
+
     def _define_process(self) -> None:
         self.event_loop_lag_seconds = self._gauge(
             "event_loop_lag_seconds",
@@ -38,6 +43,11 @@ class ProcessMetrics:
         )
         self.event_loop_tasks = self._gauge(
             "event_loop_tasks", "Tasks in the event loop. Flat, whatever happens: growth is a leak."
+        )
+        self.dependency_up = self._gauge(
+            "dependency_up",
+            "Whether this answered when it was last asked, by the names of `/readyz`. 0 for minutes: look after it.",
+            "dependency",
         )
         build_info = self._gauge("build_info", "Always 1; the version that runs is in the labels.", "version", "python")
         build_info.labels(own_version(), platform.python_version()).set(1)

@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 
 from stores.dynamodb.target import DynamoTarget
-from stores.errors import StoreRefusedError
+from stores.errors import StoreError, StoreRefusedError, StoreUnavailableError
 from stores.postgres.change_feed import ChangeFeed
 from stores.redis.target import RedisTarget
 from stores.target import AuditableTarget
@@ -26,6 +26,7 @@ from worker.watchdog import Watchdog, measure_loop_lag, show_life
 log = structlog.get_logger(__name__)
 
 REFUSED_AGAIN_S = 15.0
+CHECK_EVERY_S = 5.0
 
 
 def target_of(projection: ProjectionSettings) -> RedisTarget | DynamoTarget:
@@ -105,6 +106,20 @@ async def _project(
             await asyncio.sleep(REFUSED_AGAIN_S)
 
 
+async def _check(health: Health, feed: ChangeFeed) -> None:
+    """Whether PostgreSQL answers, apart from what the projections say: theirs may be the target's fault. Never ends."""
+    while True:
+        try:
+            await feed.next_xid()
+        except StoreUnavailableError as exc:
+            health.check_failed("postgres", exc.cause)
+        except StoreError as exc:
+            health.check_failed("postgres", type(exc).__name__)
+        else:
+            health.check_passed("postgres")
+        await asyncio.sleep(CHECK_EVERY_S)
+
+
 async def _work(
     projecting: Sequence[Callable[[], Coroutine[None, None, None]]],
     feed: ChangeFeed,
@@ -117,6 +132,7 @@ async def _work(
     async with asyncio.TaskGroup() as tasks:
         beside = [tasks.create_task(measure_loop_lag(metrics), name="loop-lag")]
         beside.append(tasks.create_task(show_life(health), name="life"))
+        beside.append(tasks.create_task(_check(health, feed), name="postgres-check"))
         beside += [tasks.create_task(run()) for run in projecting]
         if until is not None:
             await until_in(feed, health, until)

@@ -33,7 +33,7 @@ class ProjectionMetrics(ProcessMetrics):
         )
         self.projection_synchronized_on_timestamp_seconds = self._gauge(
             "projection_synchronized_on_timestamp_seconds",
-            "Up to then the SDKs were told that all is there. Older than two minutes: they report STALE.",
+            "Up to then the SDKs were told that all is there; only where it is led. 120 s old: they report STALE.",
             "projection",
         )
         for name in projections:
@@ -43,6 +43,9 @@ class ProjectionMetrics(ProcessMetrics):
 
     def leads(self, projection: str, *, leads: bool) -> None:
         """Whether this process leads the projection from now on."""
+        if not leads:
+            # What it told last would only grow older here, beside what the new leader tells.
+            self.projection_synchronized_on_timestamp_seconds.remove_by_labels({"projection": projection})
         # One that leads anew, since the target failed, is as far behind as before.
         known = self._caught_up_s.get(projection)
         self._caught_up_s[projection] = (self._clock() if known is None else known) if leads else None

@@ -9,7 +9,8 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.servers import Kafka, Postgres
-from tests.worker_process import Bench, eventually, webhook
+from deploy.local.valkey import Valkey
+from tests.worker_process import Bench, ServiceProcess, eventually, webhook
 
 BATCHES = 60
 MEMBERS = 500
@@ -102,6 +103,7 @@ async def test_a_dead_letter_that_is_not_acknowledged_holds_the_offset(bench: Be
     await worker.logged("dependency_awaited")
     assert await bench.committed(bench.webhook_topic) == {}
     assert (await worker.get("/readyz")).status_code == 503
+    assert (await worker.dependencies())["dead_letter_topic"] is False
     assert (await worker.get("/healthz")).status_code == 200
 
     await bench.create_topics({bench.dead_letter_topic: 1})
@@ -111,6 +113,11 @@ async def test_a_dead_letter_that_is_not_acknowledged_holds_the_offset(bench: Be
         return (await bench.committed(bench.webhook_topic)).get(0) == 3
 
     await eventually(passed)
+
+    async def all_answer() -> bool:
+        return all((await worker.dependencies()).values())
+
+    await eventually(all_answer)
     assert [letter["reason"] for letter in await bench.dead_letters()] == ["json_invalid"]
     assert await worker.stop() == 0
 
@@ -177,13 +184,16 @@ async def test_a_restarted_postgres_is_waited_for(kafka: Kafka, own_postgres: Po
         assert await worker.stop() == 0
 
 
-async def test_readiness_tells_of_a_broker_that_is_away_and_of_one_that_is_back(bench: Bench, kafka: Kafka) -> None:
+async def test_readiness_and_metrics_tell_of_a_broker_that_is_away_and_of_one_that_is_back(
+    bench: Bench, kafka: Kafka
+) -> None:
     worker = bench.start_worker()
     await worker.logged("partitions_assigned")
 
     async def kafka_is(ok: bool) -> bool:
         answer = await worker.get("/readyz")
-        return answer.json()["checks"]["kafka"]["ok"] is ok and answer.is_success is ok
+        exported = (await worker.dependencies()).get("kafka")
+        return answer.json()["checks"]["kafka"]["ok"] is ok and answer.is_success is ok and exported is ok
 
     await eventually(lambda: kafka_is(ok=True))
     kafka.kill()
@@ -212,6 +222,7 @@ async def test_servers_that_are_down_at_the_start_are_waited_for(bench: Bench) -
     worker = bench.start_worker()
     await worker.logged("dependency_awaited")
     assert (await worker.get("/readyz")).status_code == 503
+    assert await worker.dependencies() == {"postgres": False}  # Kafka was not asked yet, so it is not to blame
     assert (await worker.get("/healthz")).status_code == 200
 
     worker.send(signal.SIGTERM)
@@ -269,3 +280,24 @@ async def test_while_postgres_is_frozen_the_lag_tells_how_much_waits(bench: Benc
         postgres.resume()
     await eventually(none)
     assert await bench.included() == 53
+
+
+async def test_a_projector_says_in_its_metrics_when_postgres_is_away_and_when_it_is_back(
+    kafka: Kafka, own_postgres: Postgres, valkey: Valkey, tmp_path: Path
+) -> None:
+    async with Bench(kafka.bootstrap_servers, own_postgres.dsn, tmp_path) as bench:
+        sdk = {"name": "sdk", "type": "redis", "environment": "production", "url": valkey.url}
+        bench.settings["projections"] = [sdk]
+        projector = ServiceProcess("project", config=bench.config, log=bench.folder / "projector.log")
+        try:
+
+            async def postgres_is(up: bool) -> bool:
+                return (await projector.dependencies()).get("postgres") is up
+
+            await eventually(lambda: postgres_is(up=True))
+            own_postgres.kill()
+            await eventually(lambda: postgres_is(up=False))
+            own_postgres.restart()
+            await eventually(lambda: postgres_is(up=True))
+        finally:
+            projector.kill()

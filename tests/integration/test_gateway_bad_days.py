@@ -85,6 +85,7 @@ async def test_a_broker_that_restarts_costs_no_record_that_was_acknowledged(
         return (await process.get("/readyz")).status_code == code
 
     await eventually(lambda: readiness(503))
+    assert await process.dependencies() == {"kafka": False, "postgres": True}
     assert (await process.get("/healthz")).status_code == 200
     await asyncio.to_thread(kafka.restart)
     before = len(acknowledged)

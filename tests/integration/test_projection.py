@@ -338,5 +338,7 @@ async def test_a_projection_whose_target_is_away_or_unfit_stops_no_other(in_redi
         checks = await eventually(unready)
         assert "Redis is not available" in checks["projection away"]["why"]
         assert "--create-table" in checks["projection unfit"]["why"]
+        said = {"postgres": True, "projection sdk": True, "projection away": False, "projection unfit": False}
+        assert await process.dependencies() == said
     finally:
         process.kill()

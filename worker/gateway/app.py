@@ -34,7 +34,7 @@ from worker.gateway.tags import SegmentTags
 from worker.gateway.tokens import KnownTokens
 from worker.gateway.tracking import Tracking
 from worker.gateway.webhooks import Webhooks
-from worker.health import Health
+from worker.health import STOPPING, Health
 from worker.http_server import HttpServer
 from worker.settings import Settings
 from worker.watchdog import Watchdog, measure_loop_lag, show_life
@@ -80,7 +80,7 @@ async def run_gateway(settings: Settings) -> None:
                 app, host=settings.gateway.host, port=settings.gateway.port, malformed=watch.malformed
             ):
                 await _first_end(stopping, beside)
-                health.check_failed("stopping", "the process was asked to end")
+                health.check_failed(STOPPING, "the process was asked to end")
                 await asyncio.sleep(DRAIN_S)
             with suppress(StoreUnavailableError):
                 await known.note_use()

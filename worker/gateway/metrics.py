@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from http import HTTPStatus
 
 from prometheus_client import Counter, Histogram
 
 from worker.process_metrics import ProcessMetrics
 
+OURS = HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE
+"""Answers that are counted from 0 on, so that an alert sees the first ones: a rise needs a value before it."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 
 
@@ -36,6 +39,8 @@ class GatewayMetrics(ProcessMetrics):
         """By route and status, so that labels are looked up once. Both are from short lists."""
         for route in routes:
             self.gateway_request_seconds.labels(route)
+            for code in OURS:
+                self.gateway_requests_total.labels(route, str(int(code)))
 
     def answered(self, route: str, code: int, seconds: float) -> None:
         """One request came to its end."""

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from consumers.feeds import Feed
 from worker import http_server
-from worker.health import PROGRESS_WITHIN_S, Health
+from worker.health import PROGRESS_WITHIN_S, STOPPING, Health
 from worker.http_server import HttpServer, PortTakenError
 from worker.instruments import Instruments
 from worker.metrics import Metrics
@@ -114,6 +114,23 @@ async def test_metrics_are_given_in_the_text_format(probes: Probes) -> None:
     answer = await probes.client.get("/metrics")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert 'cohort_sync_records_total{feed="webhook"} 0.0' in answer.text
+
+
+async def test_metrics_say_which_dependency_answers_and_nothing_of_one_that_was_not_reached_yet(probes: Probes) -> None:
+    async def dependencies() -> list[str]:
+        text = (await probes.client.get("/metrics")).text
+        return [line for line in text.splitlines() if line.startswith("cohort_sync_dependency_up{")]
+
+    assert await dependencies() == []
+    probes.health.check_failed("postgres", "ConnectionRefusedError")
+    assert await dependencies() == ['cohort_sync_dependency_up{dependency="postgres"} 0.0']
+    probes.health.check_passed("postgres")
+    probes.health.check_failed("kafka", "KafkaConnectionError")
+    probes.health.check_failed(STOPPING, "the process was asked to end")
+    assert await dependencies() == [
+        'cohort_sync_dependency_up{dependency="postgres"} 1.0',
+        'cohort_sync_dependency_up{dependency="kafka"} 0.0',
+    ]
 
 
 async def test_a_taken_port_is_an_error_that_names_the_setting(probes: Probes) -> None:

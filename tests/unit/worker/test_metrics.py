@@ -89,9 +89,14 @@ def test_series_that_the_configuration_names_start_at_zero(metrics: Metrics) -> 
     assert value(metrics, "records_total", feed="webhook") == 0
     assert value(metrics, "event_to_store_seconds_count", feed="webhook") == 0
     assert value(metrics, "dead_letters_total", topic="cohorts", reason="json_invalid") == 0
+    assert value(metrics, "feed_dead_letters_total", feed="gateway") == 0
     assert value(metrics, "rejects_total", integration="amplitude-webhook", reason="json_invalid") == 0
     assert value(metrics, "paused_partitions", reason="dead_letters") == 0
     assert value(metrics, "stage_seconds_total", stage="write") == 0
+
+
+def test_a_feed_that_never_brought_a_record_has_no_time_of_its_last_one(metrics: Metrics) -> None:
+    assert value(metrics, "feed_last_record_timestamp_seconds", feed="webhook") is None
 
 
 def test_two_sets_of_metrics_share_nothing(metrics: Metrics) -> None:
@@ -113,6 +118,8 @@ def test_a_committed_batch_counts_records_freshness_and_positions(metrics: Metri
     assert value(metrics, "event_to_store_seconds_bucket", feed="webhook", le="0.25") == 2
     assert value(metrics, "event_to_store_seconds_bucket", feed="webhook", le="5.0") == 3
     assert value(metrics, "event_to_store_seconds_sum", feed="webhook") == pytest.approx(4.4)
+    assert value(metrics, "consumer_stored_offset", topic="cohorts", partition="0") == 3
+    assert value(metrics, "feed_last_record_timestamp_seconds", feed="webhook") == NOW_S
     position = value(metrics, "consumer_position_timestamp_seconds", topic="cohorts", partition="0")
     assert position == pytest.approx(NOW_S - 4)
     assert value(metrics, "ignored_records_total", reason="computed_trait") == 3
@@ -140,6 +147,7 @@ def test_a_dead_letter_counts_once_and_its_rejected_members_each(metrics: Metric
         ]
     )
     assert value(metrics, "dead_letters_total", topic="cohorts", reason="context_key_missing") == 1
+    assert value(metrics, "feed_dead_letters_total", feed="webhook") == 2
     assert value(metrics, "rejects_total", integration="amplitude-webhook", reason="context_key_missing") == 3
     assert value(metrics, "rejects_total", integration="amplitude-webhook", reason="json_invalid") == 1
 
@@ -159,6 +167,7 @@ def test_partitions_that_went_to_others_are_no_longer_shown(metrics: Metrics) ->
     metrics.set_lags({TopicPartition("cohorts", 1): 6})
     assert value(metrics, "consumer_lag_records", topic="cohorts", partition="0") is None
     assert value(metrics, "consumer_position_timestamp_seconds", topic="cohorts", partition="0") is None
+    assert value(metrics, "consumer_stored_offset", topic="cohorts", partition="0") is None
     assert value(metrics, "consumer_lag_records", topic="cohorts", partition="1") == 6
     assert value(metrics, "consumer_position_timestamp_seconds", topic="cohorts", partition="1") is not None
 

@@ -55,6 +55,20 @@ def test_a_process_that_does_not_lead_says_nothing_of_the_lag() -> None:
     assert math.isnan(lag_s(metrics))
 
 
+def test_who_no_longer_leads_says_nothing_of_what_it_told_last() -> None:
+    metrics = ProjectionMetrics(["sdk"])
+    told = "cohort_sync_projection_synchronized_on_timestamp_seconds"
+    metrics.leads("sdk", leads=True)
+    metrics.told("sdk", NOW, NOW, NOW)
+    assert metrics.registry.get_sample_value(told, {"projection": "sdk"}) == NOW.timestamp()
+
+    metrics.leads("sdk", leads=True)
+    assert metrics.registry.get_sample_value(told, {"projection": "sdk"}) == NOW.timestamp()
+    metrics.leads("sdk", leads=False)
+
+    assert metrics.registry.get_sample_value(told, {"projection": "sdk"}) is None
+
+
 def test_everything_is_there_from_the_start() -> None:
     exposition = ProjectionMetrics(["sdk"]).exposition().decode()
 
