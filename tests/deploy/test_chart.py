@@ -27,7 +27,8 @@ SWITCHES: dict[str, list[Any]] = {
     "networkPolicy.enabled": [False, True],
     "serviceAccount.create": [False, True],
     "monitoring": [
-        {name: {"enabled": on} for name in ("podMonitor", "serviceMonitor", "prometheusRule", "dashboards")}
+        {name: {"enabled": on} for name in ("podMonitor", "serviceMonitor", "dashboards")}
+        | {"prometheusRule": {"enabled": on, "runbook": "https://wiki.example.com/runbook"}}
         for on in (False, True)
     ],
     "worker": [{}, {"autoscaling": {"enabled": True}}, {"keda": {"enabled": True}}],
@@ -400,6 +401,7 @@ def test_the_gateway_is_scraped_once() -> None:
         ("gateway", {"enabled": True, "ingress": {"enabled": True}}, "which names should lead to the gateway"),
         ("gateway", {"enabled": True, "httpRoute": {"enabled": True}}, "through which Gateway"),
         ("config.unknown_environment", "skip", "give each its own config.kafka.group_id"),
+        ("monitoring.prometheusRule.enabled", True, "set it to where you keep deploy/runbook.md"),
         ("worker", {"autoscaling": {"enabled": True}, "keda": {"enabled": True}}, "enable one of them"),
         ("worker.autoscaling", {"enabled": True, "minReplicas": 9}, "minReplicas is more than maxReplicas"),
         ("worker.keda", {"enabled": True, "minReplicas": 9}, "minReplicas is more than maxReplicas"),

@@ -40,6 +40,15 @@ def test_an_alert_leads_to_its_entry_in_the_runbook(alert: dict[str, Any]) -> No
     assert alert["alert"] in headings
 
 
+@pytest.mark.parametrize("rule", RULES, ids=[rule.get("alert") or rule["record"] for rule in RULES])
+def test_a_rule_asks_for_every_series_with_the_matcher_that_the_chart_makes_a_releases_own(
+    rule: dict[str, Any],
+) -> None:
+    names = re.findall(r"\b(?:cohort_sync[_:]|process_)[a-z0-9_:]+", rule["expr"])
+
+    assert len(names) == rule["expr"].count('{namespace=~".*"')
+
+
 @each_alert
 def test_an_alert_is_tested(alert: dict[str, Any]) -> None:
     assert alert["alert"] in (DEPLOY / "monitoring" / "alerts_test.yaml").read_text()
