@@ -3,7 +3,8 @@
     python -m deploy.local.dashboards
 
 A panel is one line here and forty in Grafana's JSON, so they are written here. Every panel has a unit, a sentence that
-says what to look for, and where there is a limit, that limit as a threshold.
+says what to look for, and where there is a limit, that limit as a threshold. Lines and bars are told apart by
+namespace, and named by it: of two cells, one that stands still must not hide behind the other.
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ QUANTILES = ("0.5", "0.99")
 
 
 class Panel(NamedTuple):
-    """A graph, or one number where `kind` is `stat`."""
+    """A graph, one number where `kind` is `stat`, or a bar for each series where it is `bargauge`."""
 
     title: str
     says: str
     unit: str
     queries: Sequence[tuple[str, str]]
-    """Expression and legend."""
+    """Expression, and legend beside the namespace."""
     width: int = 8
     kind: str = "timeseries"
     warn: float | None = None
     alarm: float | None = None
+    least: float | None = None
+    """Below it is the alarm."""
     stacked: bool = False
 
 
@@ -47,7 +50,7 @@ class Row(NamedTuple):
 def rate(metric: str, *by: str, labels: str = "") -> str:
     """How much of a counter there is in a second."""
     inside = f"{HERE}, {labels}" if labels else HERE
-    return f"sum by ({', '.join(by)}) (rate({metric}{{{inside}}}[$__rate_interval]))"
+    return f"sum by ({', '.join(('namespace', *by))}) (rate({metric}{{{inside}}}[$__rate_interval]))"
 
 
 def quantiles(histogram: str, *by: str, labels: str = "") -> list[tuple[str, str]]:
@@ -60,12 +63,19 @@ def quantiles(histogram: str, *by: str, labels: str = "") -> list[tuple[str, str
 def age(metric: str, *by: str) -> tuple[str, str]:
     """How long ago the newest of these timestamps was."""
     legend = " ".join(f"{{{{{label}}}}}" for label in by)
-    return f"time() - max by ({', '.join(by)}) ({metric}{{{HERE}}})", legend
+    return f"time() - max by ({', '.join(('namespace', *by))}) ({metric}{{{HERE}}})", legend
 
 
-def share(part: str, whole: str) -> list[tuple[str, str]]:
-    """A part of the whole, over the last hour."""
-    return [(f"sum(rate({part}[1h])) / sum(rate({whole}[1h]))", "")]
+WITHIN_A_MINUTE = f'cohort_sync_event_to_store_seconds_bucket{{{HERE}, le="60.0"}}'
+STORED = f"cohort_sync_event_to_store_seconds_count{{{HERE}}}"
+PUNCTUAL_BY_FEED, STORED_BY_FEED = (
+    f"sum by (namespace, feed) (rate({counted}[1h]))" for counted in (WITHIN_A_MINUTE, STORED)
+)
+STAGE_SECONDS = f"rate(cohort_sync_stage_seconds_total{{{HERE}}}[$__rate_interval])"
+REBALANCES = f"max by (namespace) (increase(cohort_sync_rebalances_total{{{HERE}}}[15m]))"
+WORKERS = f"count by (namespace) (cohort_sync_assigned_partitions{{{HERE}}})"
+FAILED = f'cohort_sync_gateway_requests_total{{{HERE}, code=~"5.."}}'
+ANSWERED = f"cohort_sync_gateway_requests_total{{{HERE}}}"
 
 
 OVERVIEW = (
@@ -76,18 +86,16 @@ OVERVIEW = (
                 "Stored within a minute",
                 "Share of the records of the last hour that were stored within 60 s. The objective is 99 %.",
                 "percentunit",
-                share(
-                    f'cohort_sync_event_to_store_seconds_bucket{{{HERE}, le="60.0"}}',
-                    f"cohort_sync_event_to_store_seconds_count{{{HERE}}}",
-                ),
+                [(f"sum(rate({WITHIN_A_MINUTE}[1h])) / sum(rate({STORED}[1h]))", "")],
                 width=6,
                 kind="stat",
+                least=0.99,
             ),
             Panel(
                 "Oldest projection",
                 "Age of what the SDKs are told. They say STALE at 120 s.",
                 "s",
-                [(f"max(time() - cohort_sync_projection_synchronized_on_timestamp_seconds{{{HERE}}})", "")],
+                [(f"max(time() - cohort_sync:projection_synchronized_on_timestamp_seconds{{{HERE}}})", "")],
                 width=6,
                 kind="stat",
                 warn=60,
@@ -111,6 +119,30 @@ OVERVIEW = (
                 width=6,
                 kind="stat",
                 alarm=1,
+            ),
+            Panel(
+                "Stored within a minute, by feed",
+                "The same of each feed. One that is not here had no record stored in the last hour: see beside it.",
+                "percentunit",
+                [(f"{PUNCTUAL_BY_FEED} / ({STORED_BY_FEED} > 0)", "{{feed}}")],
+                kind="bargauge",
+                least=0.99,
+            ),
+            Panel(
+                "Since the last stored record, by feed",
+                "Also of feeds of which nothing is stored now. Longer than its source is silent: look at what waits.",
+                "s",
+                [(f"time() - cohort_sync:feed_active_timestamp_seconds{{{HERE}}}", "{{feed}}")],
+                kind="bargauge",
+            ),
+            Panel(
+                "Records that wait, by topic",
+                "One topic above the others: its feed is held, or its partitions stand still.",
+                "short",
+                [(f"sum by (namespace, topic) (cohort_sync_consumer_lag_records{{{HERE}}})", "{{topic}}")],
+                kind="bargauge",
+                warn=10_000,
+                alarm=1_000_000,
             ),
             Panel(
                 "Freshness by feed",
@@ -159,16 +191,31 @@ OVERVIEW = (
         "Processes",
         (
             Panel(
+                "What does not answer",
+                "1: this dependency, by its name in `/readyz`, did not answer when that part of ours last asked it.",
+                "short",
+                [
+                    (
+                        f"1 - min by (namespace, job, dependency) (cohort_sync_dependency_up{{{HERE}}})",
+                        "{{job}} {{dependency}}",
+                    )
+                ],
+                width=12,
+                alarm=1,
+            ),
+            Panel(
                 "Versions",
                 "More than one for long: a rollout hangs.",
                 "short",
-                [(f"count by (version, job) (cohort_sync_build_info{{{HERE}}})", "{{job}} {{version}}")],
+                [(f"count by (namespace, version, job) (cohort_sync_build_info{{{HERE}}})", "{{job}} {{version}}")],
+                width=12,
             ),
             Panel(
                 "Event loop lag",
                 "Above 1 s heartbeats are at risk.",
                 "s",
                 [(f"cohort_sync_event_loop_lag_seconds{{{HERE}}}", "{{pod}}")],
+                width=12,
                 warn=0.5,
                 alarm=1,
             ),
@@ -177,6 +224,7 @@ OVERVIEW = (
                 "Resident memory of each process. Flat, but for its first minutes.",
                 "bytes",
                 [(f"process_resident_memory_bytes{{{HERE}}}", "{{pod}}")],
+                width=12,
             ),
         ),
     ),
@@ -190,7 +238,7 @@ PIPELINE = (
                 "Seconds in each stage, a second and worker",
                 "The stage near 1 is the limit: `write` is PostgreSQL, `decode` the worker's CPU, `poll` is idleness.",
                 "percentunit",
-                [(f"avg by (stage) (rate(cohort_sync_stage_seconds_total{{{HERE}}}[$__rate_interval]))", "{{stage}}")],
+                [(f"avg by (namespace, stage) ({STAGE_SECONDS})", "{{stage}}")],
                 width=12,
                 warn=0.8,
                 alarm=1,
@@ -242,7 +290,7 @@ PIPELINE = (
                 "short",
                 [
                     (
-                        f"max by (topic, partition) (cohort_sync_consumer_lag_records{{{HERE}}})",
+                        f"max by (namespace, topic, partition) (cohort_sync_consumer_lag_records{{{HERE}}})",
                         "{{topic}} {{partition}}",
                     )
                 ],
@@ -259,7 +307,7 @@ PIPELINE = (
                 "Paused partitions",
                 "`back_pressure`: PostgreSQL is slower than Kafka. `dead_letters`: a person has to look.",
                 "short",
-                [(f"sum by (reason) (cohort_sync_paused_partitions{{{HERE}}})", "{{reason}}")],
+                [(f"sum by (namespace, reason) (cohort_sync_paused_partitions{{{HERE}}})", "{{reason}}")],
             ),
             Panel(
                 "Partitions of each worker",
@@ -268,10 +316,10 @@ PIPELINE = (
                 [(f"cohort_sync_assigned_partitions{{{HERE}}}", "{{pod}}")],
             ),
             Panel(
-                "Rebalances",
-                "A rollout has two for each worker. More: workers come and go, or are too slow.",
+                "Rebalances beyond a rollout's",
+                "In 15 minutes, without two for each worker. Above 0: workers come and go, or are too slow.",
                 "short",
-                [(f"max(increase(cohort_sync_rebalances_total{{{HERE}}}[15m]))", "in 15 minutes")],
+                [(f"{REBALANCES} - 2 * {WORKERS}", "in 15 minutes")],
                 alarm=10,
             ),
             Panel(
@@ -342,7 +390,12 @@ STORES = (
                 "Cursor lag",
                 "How long ago the end of the change feed was reached. High with a fresh pipeline: the target is slow.",
                 "s",
-                [(f"max by (projection) (cohort_sync_projection_cursor_lag_seconds{{{HERE}}})", "{{projection}}")],
+                [
+                    (
+                        f"max by (namespace, projection) (cohort_sync_projection_cursor_lag_seconds{{{HERE}}})",
+                        "{{projection}}",
+                    )
+                ],
                 width=12,
                 warn=30,
                 alarm=60,
@@ -379,7 +432,7 @@ STORES = (
                 "Oldest open write transaction",
                 "Projections can't go past it. Minutes: somebody forgot a session.",
                 "s",
-                [(f"max(cohort_sync_store_horizon_age_seconds{{{HERE}}})", "age")],
+                [(f"max by (namespace) (cohort_sync_store_horizon_age_seconds{{{HERE}}})", "age")],
                 warn=30,
                 alarm=60,
             ),
@@ -387,7 +440,7 @@ STORES = (
                 "Segments",
                 "A sudden rise: a source invents cohort ids.",
                 "short",
-                [(f"max(cohort_sync_segments{{{HERE}}})", "segments")],
+                [(f"max by (namespace) (cohort_sync_segments{{{HERE}}})", "segments")],
             ),
             Panel(
                 "Drains and replace sessions",
@@ -399,13 +452,13 @@ STORES = (
                 "Full copies that miss pages",
                 "They remove nobody until all pages are there.",
                 "short",
-                [(f"max(cohort_sync_open_replace_sessions{{{HERE}}})", "open")],
+                [(f"max by (namespace) (cohort_sync_open_replace_sessions{{{HERE}}})", "open")],
             ),
             Panel(
                 "Oldest of them",
                 "Hours: the source stopped in the middle.",
                 "s",
-                [(f"max(cohort_sync_oldest_open_replace_session_seconds{{{HERE}}})", "oldest")],
+                [(f"max by (namespace) (cohort_sync_oldest_open_replace_session_seconds{{{HERE}}})", "oldest")],
                 warn=3600,
                 alarm=21_600,
             ),
@@ -421,10 +474,7 @@ GATEWAY = (
                 "Failed for a reason of ours",
                 "Share of answers with 5xx in the last hour. The objective is 0.1 %.",
                 "percentunit",
-                share(
-                    f'cohort_sync_gateway_requests_total{{{HERE}, code=~"5.."}}',
-                    f"cohort_sync_gateway_requests_total{{{HERE}}}",
-                ),
+                [(f"sum(rate({FAILED}[1h])) / (sum(rate({ANSWERED}[1h])) > 0) or vector(0)", "")],
                 width=6,
                 kind="stat",
                 warn=0.001,
@@ -541,8 +591,9 @@ def _variables() -> list[dict[str, Any]]:
 
 
 def _panel(panel: Panel, x: int, y: int) -> dict[str, Any]:
-    limits = [(panel.warn, "orange"), (panel.alarm, "red")]
-    steps = [{"value": None, "color": "green"}, *({"value": at, "color": c} for at, c in limits if at is not None)]
+    limits = [(panel.warn, "orange"), (panel.alarm, "red"), (panel.least, "green")]
+    start = "green" if panel.least is None else "red"
+    steps = [{"value": None, "color": start}, *({"value": at, "color": c} for at, c in limits if at is not None)]
     defaults: dict[str, Any] = {"unit": panel.unit, "thresholds": {"mode": "absolute", "steps": steps}}
     if panel.kind == "timeseries":
         lines = "dashed" if len(steps) > 1 else "off"
@@ -555,6 +606,15 @@ def _panel(panel: Panel, x: int, y: int) -> dict[str, Any]:
             "thresholdsStyle": {"mode": lines},
         }
         defaults["min"] = 0
+    options: dict[str, Any] = {"reduceOptions": {"calcs": ["lastNotNull"]}}
+    if panel.kind == "timeseries":
+        options = {"legend": {"showLegend": True, "displayMode": "list", "placement": "bottom"}}
+    elif panel.kind == "stat":
+        options["colorMode"] = "value"
+    else:
+        options |= {"orientation": "horizontal", "displayMode": "basic", "showUnfilled": True}
+        defaults |= {"min": 0} | ({"max": 1} if panel.unit == "percentunit" else {})
+    before = "" if panel.kind == "stat" else "{{namespace}} "
     return {
         "type": panel.kind,
         "title": panel.title,
@@ -562,11 +622,14 @@ def _panel(panel: Panel, x: int, y: int) -> dict[str, Any]:
         "datasource": DATASOURCE,
         "gridPos": _place(x, y, panel.width, HEIGHT),
         "fieldConfig": {"defaults": defaults, "overrides": []},
-        "options": {"legend": {"showLegend": panel.kind == "timeseries", "displayMode": "list", "placement": "bottom"}}
-        if panel.kind == "timeseries"
-        else {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value"},
+        "options": options,
         "targets": [
-            {"refId": chr(ord("A") + number), "datasource": DATASOURCE, "expr": expression, "legendFormat": legend}
+            {
+                "refId": chr(ord("A") + number),
+                "datasource": DATASOURCE,
+                "expr": expression,
+                "legendFormat": f"{before}{legend}".strip(),
+            }
             for number, (expression, legend) in enumerate(panel.queries)
         ],
     }

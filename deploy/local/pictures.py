@@ -101,7 +101,7 @@ def series_of(answer: dict[str, Any], legend: str, start: float) -> list[Series]
 
 
 def _named(legend: str, labels: dict[str, str]) -> str:
-    return _LEGEND.sub(lambda name: labels.get(name[1], ""), legend)
+    return _LEGEND.sub(lambda name: labels.get(name[1], ""), legend).strip()
 
 
 def draw(dashboard: str, graphs: dict[str, list[Series]], file: Path) -> None:
@@ -184,10 +184,8 @@ def _run(folder: Path) -> dict[str, dict[str, list[Series]]]:
 @contextmanager
 def _prometheus(program: Path, addresses: dict[str, str], folder: Path) -> Iterator[str]:
     targets = [
-        {
-            "job_name": name,
-            "static_configs": [{"targets": [url.removeprefix("http://")], "labels": {"namespace": "x", "pod": name}}],
-        }
+        # Without a namespace: there is only one, and its name would stand in every legend.
+        {"job_name": name, "static_configs": [{"targets": [url.removeprefix("http://")], "labels": {"pod": name}}]}
         for name, url in addresses.items()
     ]
     config = folder / "prometheus.yaml"

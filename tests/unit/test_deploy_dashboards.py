@@ -56,6 +56,25 @@ def test_rates_follow_the_zoom_and_everything_the_namespace(name: str) -> None:
 
 
 @each_file
+def test_lines_and_bars_are_told_apart_by_namespace_and_named_by_it(name: str) -> None:
+    for panel in panels(name):
+        if panel["type"] == "stat":
+            continue
+        for target in panel["targets"]:
+            groups = re.findall(r"by \((.+?)\)", target["expr"])
+            assert [group for group in groups if "namespace" not in group.split(", ")] == [], panel["title"]
+            assert not re.search(r"\b(?:sum|max|min|avg|count)\(", target["expr"]), panel["title"]
+            assert target["legendFormat"].startswith("{{namespace}}")
+
+
+def test_a_share_that_is_too_small_is_red_and_not_green() -> None:
+    for panel in panels("overview"):
+        if panel["title"].startswith("Stored within a minute"):
+            steps = [(step["value"], step["color"]) for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
+            assert steps == [(None, "red"), (0.99, "green")]
+
+
+@each_file
 def test_panels_do_not_overlap_and_ids_are_unique(name: str) -> None:
     found = read(name)["panels"]
     cells = [
