@@ -9,6 +9,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from deploy.local.dynamodb import CREDENTIALS, DynamoDb
 from deploy.local.servers import Kafka, Postgres, start_kafka, start_postgres
@@ -19,6 +20,10 @@ from tests.projection_ground import Ground, a_ground
 from tests.stores import MemoryStoreUnderTest, PostgresStoreUnderTest, StoreUnderTest
 from tests.targets import ClusterUnderTest, DynamoUnderTest, RedisUnderTest, TargetUnderTest
 from tests.worker_process import Bench
+
+# How long an example takes says how busy the machine is; a hang is what pytest's timeout is for.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

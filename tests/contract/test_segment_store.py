@@ -300,9 +300,7 @@ clearings = st.builds(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     stream=st.lists(groups | clearings, min_size=1, max_size=12, unique_by=lambda change: change.version.position),
     randomness=st.randoms(use_true_random=False),
@@ -334,9 +332,7 @@ async def store_changes(store: StoreUnderTest, changes: Sequence[DeltaGroup | Cl
         await clear(store, *clearings)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stream=streams, randomness=st.randoms(use_true_random=False))
 async def test_any_order_any_repetition_and_any_split_into_batches_end_in_the_same_state(
     store: StoreUnderTest, stream: Sequence[DeltaGroup], randomness: random.Random

@@ -182,7 +182,7 @@ async def test_nothing_to_settle_takes_no_time(target: TargetUnderTest) -> None:
 
 
 @given(facts=st.lists(FACTS, max_size=25), cuts=st.lists(st.integers(0, 25), max_size=4), repeated=st.integers(0, 9))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_changes_in_any_batches_with_repetitions_end_as_a_fold_says(
     target: TargetUnderTest, facts: list[tuple[str, int, str, bool]], cuts: list[int], repeated: int
 ) -> None:

@@ -268,7 +268,7 @@ def compile_(request_parser: dict[str, Any]) -> RequestParser:
 
 
 @given(case=drawn())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_what_is_read_is_what_the_payload_was_made_from(case: Drawn) -> None:
     parser, value = compile_(case.request_parser), as_json(payload_of(case))
 
@@ -306,7 +306,7 @@ def entangled(draw: st.DrawFn) -> Drawn:
 
 
 @given(case=entangled(), role=st.sampled_from(list(LEAF)), odd=JSON, other=JSON)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_nothing_in_a_payload_raises_or_removes_who_is_not_said_to_leave(
     case: Drawn, role: str, odd: object, other: object
 ) -> None:
