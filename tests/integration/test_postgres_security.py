@@ -128,6 +128,7 @@ async def test_only_the_right_server_under_its_right_name_is_believed(
     assert "does not speak TLS" in str(await found(right | {"dsn": postgres.dsn}))
 
 
+@pytest.mark.timeout(300)  # it starts every part and most commands
 async def test_every_part_can_do_its_work_as_its_own_role(
     own: Bench, roles: Roles, secure_postgres: SecurePostgres, valkey: Valkey
 ) -> None:
