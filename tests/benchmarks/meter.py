@@ -69,16 +69,22 @@ class Meter:
         self._worker: Command
         self.batches: str
         self.singles: str
+        self.others: str
 
     async def start(self) -> None:
-        """A worker with a topic of batches and one of single events."""
+        """A worker with topics of batches, of single events, and of batches for another cell."""
         await self._session.execute("ALTER TABLE membership SET (autovacuum_enabled = off)")
-        self.batches, self.singles = await self._ground.topic(), await self._ground.topic()
+        self.batches, self.singles, self.others = [await self._ground.topic() for _ in range(3)]
         feeds = [
             {"name": form, "topics": [topic], "format": form, "environment": "production"}
-            for form, topic in (("amplitude-webhook", self.batches), ("segment", self.singles))
+            for form, topic in (
+                ("amplitude-webhook", self.batches),
+                ("segment", self.singles),
+                ("amplitude", self.others),
+            )
         ]
-        self._worker = Command("run", settings=self._settings() | {"feeds": feeds})
+        as_a_cell = {"environments": [{"key": "production"}], "unknown_environment": "skip"}
+        self._worker = Command("run", settings=self._settings() | {"feeds": feeds} | as_a_cell)
         await self._worker.said("partitions_assigned")
         await asyncio.sleep(STATISTICS_S)
 
@@ -138,9 +144,8 @@ class Meter:
     async def project(self, changes: int) -> tuple[float, Projected]:
         """Puts what Valkey lacks into it, by a real projector: by how many bytes it grew for a change, and the cost."""
         url = self._ground.valkey.url
-        target = {"name": NAME, "type": "redis", "environment": "production", "url": url}
         memory = await _memory(url)
-        projector = Command("project", settings=self._settings() | {"projections": [target]})
+        projector = Command("project", settings=self._projecting())
         try:
             await projector.said("projection_led")
             before, started = self._projection_cpu(projector), time.perf_counter()
@@ -154,6 +159,22 @@ class Meter:
             (now - then) * 1_000_000 / changes for now, then in zip(after, before, strict=True)
         )
         return (await _memory(url) - memory) / changes, Projected(projecting, postgres, server, changes / taken_s)
+
+    async def rebuild(self, memberships: int) -> float:
+        """Brings what stands in Valkey back to the truth: how many memberships a second."""
+        started = time.perf_counter()
+        rebuilding = Command("rebuild", NAME, settings=self._projecting())
+        try:
+            await rebuilding.ended()
+            taken_s = time.perf_counter() - started
+            await rebuilding.said("is whole")
+        finally:
+            rebuilding.stop()
+        return memberships / taken_s
+
+    def _projecting(self) -> dict[str, object]:
+        target = {"name": NAME, "type": "redis", "environment": "production", "url": self._ground.valkey.url}
+        return self._settings() | {"projections": [target]}
 
     def _projection_cpu(self, projector: Command) -> tuple[float, float, float]:
         cpu = self._ground.cpu(projector.pid)

@@ -84,6 +84,8 @@ async def _costs(meter: Meter) -> dict[str, Any]:
     new = await meter.spend(meter.batches, _new())
     after = await meter.sizes()
     contexts, projected = await meter.project(NEW + SEEDED_ROWS)
+    rebuilt = await meter.rebuild(NEW + SEEDED_ROWS)
+    skipped = await meter.spend(meter.others, _of_another_cell())
     single = await meter.spend(meter.singles, map(identify, range(SINGLES)))
     memberships, _ = await meter.project(SINGLES)
     await meter.vacuum()
@@ -117,6 +119,7 @@ async def _costs(meter: Meter) -> dict[str, Any]:
             Kind.STALE: stale.cost(SAMPLE, image),
         },
         "single": single.cost(SINGLES, image),
+        "skipped": skipped.cost(NEW, image),
         "vacuum_cpu_s": vacuumed.cpu.a_million(2 * SAMPLE).postgres,
         "vacuum_wal_bytes": vacuumed.wal_bytes / (2 * SAMPLE),
         "page_image_bytes": image,
@@ -135,6 +138,7 @@ async def _costs(meter: Meter) -> dict[str, Any]:
         "kafka_bytes": len(webhook(0, numbered(0, MEMBERS_A_BATCH))) / MEMBERS_A_BATCH,
         "kafka_bytes_single": len(identify(0)),
         "projected": projected,
+        "rebuilt_a_second": rebuilt,
         "redis_bytes_context": contexts,
         "redis_bytes_membership": memberships,
     }
@@ -152,6 +156,14 @@ async def _churn(meter: Meter) -> None:
 
 def _new() -> Iterator[bytes]:
     return (webhook(batch, numbered(batch, MEMBERS_A_BATCH)) for batch in range(NEW // MEMBERS_A_BATCH))
+
+
+def _of_another_cell() -> Iterator[bytes]:
+    """Likewise, in a format whose payload says which environment it is for."""
+    for batch in range(NEW // MEMBERS_A_BATCH):
+        cohort = {"cohortId": f"bench{batch}", "cohortName": "Bench", "value": True}
+        members = [{"userId": name, **cohort} for name in numbered(batch, MEMBERS_A_BATCH)]
+        yield msgspec.json.encode({"environmentId": "elsewhere", "batch": members})
 
 
 def _samples() -> Iterator[Sequence[int]]:

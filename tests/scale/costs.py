@@ -99,6 +99,8 @@ class Measured(msgspec.Struct, frozen=True):
     deltas: Mapping[Kind, DeltaCost]
     single: DeltaCost
     """A new member that comes in a record of its own."""
+    skipped: DeltaCost
+    """One of a batch that is another cell's."""
     vacuum_cpu_s: float
     """PostgreSQL's CPU seconds for a million dead rows where a fifth of the table is dead, and the WAL of each row."""
     vacuum_wal_bytes: float
@@ -114,6 +116,8 @@ class Measured(msgspec.Struct, frozen=True):
     """A delta, in a batch and in a record of its own, before any compression by the producer."""
     kafka_bytes_single: float
     projected: Projected
+    rebuilt_a_second: float
+    """Memberships that `rebuild` compared with one target, and wrote where they differed."""
     redis_bytes_context: float
     """The first membership of a context, and each one more."""
     redis_bytes_membership: float

@@ -36,7 +36,7 @@ class Workload(NamedTuple):
     """Rows of members who left, for each who is in."""
     segments_a_context: float = 5
     environments: int = 4
-    """All of one size. One has one store, and one projector for each target."""
+    """All of one size. One has one store, and one projector for each target; so there are no more cells than these."""
     projections: int = 1
     """Targets for each environment."""
     hot_share: float = 0.1
@@ -91,14 +91,18 @@ class Needs(NamedTuple):
     replicas: int
     partitions: int
     kafka_mb_s: float
+    kafka_read_mb_s: float
+    """Each cell reads all of it."""
     primary: Primary
     """Before it is shared out among cells."""
     cells: int
     redis_gb: float
     redis_nodes: int
     dynamodb_gb: float
+    refill_s: float
+    """Of the targets of one environment that were lost, all environments at the same time."""
     rebuild_s: float
-    """Of the targets of one environment, all environments at the same time."""
+    """The same of targets that serve meanwhile."""
     used: Mapping[str, float]
 
     @property
@@ -110,26 +114,29 @@ class Needs(NamedTuple):
 def needs(load: Workload, measured: Measured, hardware: Hardware | None = None) -> Needs:
     """What this load needs on such machines."""
     machines = hardware or Hardware()
-    rate = replica_rate(load, measured, machines)
+    cells = _cells(load, measured, machines)
+    rate = replica_rate(load, measured, machines, cells=cells)
     replicas = ceil(load.deltas_a_second / rate)
     kafka_bytes = measured.kafka_bytes + _smaller_records(load, measured.kafka_bytes, measured.kafka_bytes_single)
     redis_gb = _redis_bytes(load, measured) / GB
     redis_cores = load.changes_a_second * measured.projected.redis_cpu_s / 1e6
     target_rate = measured.projected.changes_a_second
     return Needs(
-        worker_cores=load.deltas_a_second * _worker_cpu_s(load, measured) / 1e6,
+        worker_cores=load.deltas_a_second * _worker_cpu_s(load, measured, cells) / 1e6,
         replicas=replicas,
         partitions=2 * replicas,
         kafka_mb_s=load.deltas_a_second * kafka_bytes / 1e6,
+        kafka_read_mb_s=load.deltas_a_second * kafka_bytes * cells / 1e6,
         primary=primary(load, measured, machines),
-        cells=_cells(load, measured, machines),
+        cells=cells,
         redis_gb=redis_gb,
         redis_nodes=ceil(max(redis_gb / (machines.redis_node_gb * machines.usable), redis_cores / machines.usable)),
         dynamodb_gb=_dynamodb_bytes(load, measured) / GB,
-        rebuild_s=load.memberships / load.environments / target_rate,
+        refill_s=load.memberships / load.environments / target_rate,
+        rebuild_s=load.memberships / load.environments / measured.rebuilt_a_second,
         used={
             **used(load, measured, machines),
-            "projector": load.changes_a_second / load.environments / (target_rate * machines.usable),
+            "projector": load.changes_a_second / load.environments / projector_rate(measured, machines),
             "hot partition": load.hot_share * load.deltas_a_second / rate,
         },
     )
@@ -200,10 +207,15 @@ def distinct(drawn: float, among: float) -> float:
     return -among * expm1(-drawn / among) if among else 0.0
 
 
-def replica_rate(load: Workload, measured: Measured, machines: Hardware) -> float:
+def replica_rate(load: Workload, measured: Measured, machines: Hardware, *, cells: int = 1) -> float:
     """Deltas a second of one worker among several: it decodes one batch while PostgreSQL writes the one before."""
-    slower_s = max(_worker_cpu_s(load, measured), write_cpu_s(load, measured))
+    slower_s = max(_worker_cpu_s(load, measured, cells), write_cpu_s(load, measured))
     return machines.usable * 1e6 / slower_s
+
+
+def projector_rate(measured: Measured, machines: Hardware) -> float:
+    """Changes a second to one target of one environment, which one process applies."""
+    return measured.projected.changes_a_second * machines.usable
 
 
 def write_cpu_s(load: Workload, measured: Measured) -> float:
@@ -211,9 +223,11 @@ def write_cpu_s(load: Workload, measured: Measured) -> float:
     return sum(share * measured.deltas[kind].postgres_cpu_s for kind, share in load.mix.items())
 
 
-def _worker_cpu_s(load: Workload, measured: Measured) -> float:
+def _worker_cpu_s(load: Workload, measured: Measured, cells: int) -> float:
+    """For a million deltas of a cell's own. With them come as many for each other cell, to be skipped."""
     batched = sum(share * measured.deltas[kind].worker_cpu_s for kind, share in load.mix.items())
-    return batched + _smaller_records(load, measured.deltas[Kind.NEW].worker_cpu_s, measured.single.worker_cpu_s)
+    smaller = _smaller_records(load, measured.deltas[Kind.NEW].worker_cpu_s, measured.single.worker_cpu_s)
+    return batched + smaller + (cells - 1) * (measured.skipped.worker_cpu_s + smaller)
 
 
 def _smaller_records(load: Workload, batched: float, single: float) -> float:

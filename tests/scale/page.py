@@ -52,11 +52,12 @@ def unit_costs(measured: Measured) -> str:
             (
                 name,
                 *(f"{cost:.1f}" for cost in (each.worker_cpu_s, each.postgres_cpu_s, each.kafka_cpu_s)),
-                f"{each.wal_bytes:,.0f}",
+                f"{round(each.wal_bytes):,}",
             )
             for name, each in (
                 *((names[kind], measured.deltas[kind]) for kind in names),
                 ("never seen, a record of its own (identify call)", measured.single),
+                ("one of a record that is another cell's, and skipped", measured.skipped),
             )
         ),
     )
@@ -86,6 +87,7 @@ def unit_costs(measured: Measured) -> str:
                 f"{projected.projector_cpu_s:.1f}; {projected.postgres_cpu_s:.1f}; {projected.redis_cpu_s:.1f} s",
             ),
             ("one projector", f"{projected.changes_a_second:,.0f} changes/s"),
+            ("`rebuild` of one target", f"{measured.rebuilt_a_second:,.0f} memberships/s"),
             (
                 "Valkey's memory, a million contexts with one membership; each million memberships more",
                 f"{measured.redis_bytes_context:.0f}; {measured.redis_bytes_membership:.0f} MB",
@@ -135,7 +137,7 @@ def sizes(measured: Measured) -> str:
     """What memberships need, whatever the rate."""
     each = [needs(Workload(size, 1), measured) for size in SIZES]
     return text.table(
-        ("memberships", "PostgreSQL", "Redis", "nodes", "DynamoDB", "targets filled anew"),
+        ("memberships", "PostgreSQL", "Redis", "nodes", "DynamoDB", "lost targets filled", "`rebuild` of targets"),
         (
             (
                 text.count(size),
@@ -143,6 +145,7 @@ def sizes(measured: Measured) -> str:
                 text.gb(need.redis_gb),
                 str(need.redis_nodes),
                 text.gb(need.dynamodb_gb),
+                text.time(need.refill_s),
                 text.time(need.rebuild_s),
             )
             for size, need in zip(SIZES, each, strict=True)
@@ -158,7 +161,7 @@ def loads(measured: Measured) -> str:
             "worker cores",
             "replicas",
             "partitions",
-            "Kafka",
+            "Kafka, in; out",
             "PostgreSQL cores",
             "WAL",
             "random reads/s",
@@ -175,7 +178,7 @@ def _needed(need: Needs) -> tuple[str, ...]:
         f"{need.worker_cores:.2f}",
         str(need.replicas),
         str(need.partitions),
-        f"{need.kafka_mb_s:,.1f} MB/s",
+        f"{need.kafka_mb_s:,.1f}; {need.kafka_read_mb_s:,.1f} MB/s",
         f"{one.cores:.1f}",
         f"{one.wal_mb:,.0f} MB/s",
         f"{one.random_reads:,.0f}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 HOUR_S = 3_600.0
@@ -87,6 +88,15 @@ def simulate(scenario: Scenario) -> Outcome:
         worst_s=max([*ages, *left_s], default=0.0),
         busy=busy,
     )
+
+
+def longest_wait(stored: Sequence[float], rate: float, step_s: float) -> float:
+    """How many seconds what was stored waits at most for somebody who follows at this rate: a projector."""
+    waiting = worst = 0.0
+    for before, now in pairwise((0.0, *stored)):
+        waiting = max(0.0, waiting + now - before - rate * step_s)
+        worst = max(worst, waiting)
+    return worst / rate
 
 
 def spread(scenario: Scenario) -> list[float]:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.scale.costs import Kind, load
 from tests.scale.hours import drain_seconds
-from tests.scale.model import CHANGES, COPIES, Hardware, Needs, Workload, distinct, needs
+from tests.scale.model import CHANGES, COPIES, Hardware, Needs, Workload, distinct, needs, replica_rate
 from tests.scale.page import PAGE, TABLES, filled
-from tests.scale.simulation import Scenario, percentile, share_out, simulate, spread
+from tests.scale.simulation import Scenario, longest_wait, percentile, share_out, simulate, spread
 
 MEASURED = load()
 MIXES = st.sampled_from([CHANGES, COPIES, {Kind.NEW: 1.0}, {Kind.FLIP: 1.0}, {Kind.STALE: 1.0}])
@@ -26,7 +26,7 @@ def amounts(need: Needs) -> list[float]:
     """All of it that must not fall when there is more to do."""
     one = need.primary
     parts = [need.worker_cores, need.replicas, need.partitions, need.kafka_mb_s, need.cells, need.redis_gb]
-    return [*parts, need.dynamodb_gb, need.rebuild_s, *one]
+    return [*parts, need.dynamodb_gb, need.refill_s, need.rebuild_s, *one]
 
 
 def at_least(larger: Needs, smaller: Needs) -> bool:
@@ -125,6 +125,25 @@ def test_nothing_waits_where_every_part_can_do_more_than_comes(scenario: Scenari
 
     assert outcome.backlog_left == 0
     assert outcome.worst_s <= ample.step_s
+
+
+def test_who_follows_faster_than_is_stored_never_waits_and_who_is_slower_waits_for_what_heaped_up() -> None:
+    stored = [100.0, 200.0, 300.0, 300.0]
+
+    assert longest_wait(stored, rate=100, step_s=1) == 0
+    assert longest_wait(stored, rate=50, step_s=1) == 3
+    assert longest_wait([], rate=50, step_s=1) == 0
+
+
+@given(counts, rates, st.integers(1, 4))
+def test_more_cells_read_more_and_decode_more(memberships: float, rate: float, cells: int) -> None:
+    load = Workload(memberships, rate)
+    need = needs(load, MEASURED)
+
+    assert need.kafka_read_mb_s == pytest.approx(need.cells * need.kafka_mb_s)
+    assert replica_rate(load, MEASURED, Hardware(), cells=cells + 1) <= replica_rate(
+        load, MEASURED, Hardware(), cells=cells
+    )
 
 
 def test_replicas_beyond_partitions_do_nothing() -> None:
