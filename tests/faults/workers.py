@@ -13,7 +13,7 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.worker_process import ServiceProcess
+from tests.worker_process import ServiceProcess, eventually
 
 RESTART_S = 0.5
 GRACE_S = 60.0
@@ -136,7 +136,10 @@ async def metrics_of(pod: Pod) -> dict[str, float]:
 
 
 async def resources_of(pod: Pod) -> Resources:
-    """What it holds now."""
+    """What it holds now, once it has counted its tasks: one that just started has not."""
     process = psutil.Process(pod.process.pid)
-    tasks = (await metrics_of(pod))["event_loop_tasks"]
-    return Resources(process.num_fds(), int(tasks), process.memory_info().rss)
+
+    async def tasks() -> int:
+        return int((await metrics_of(pod))["event_loop_tasks"])
+
+    return Resources(process.num_fds(), await eventually(tasks), process.memory_info().rss)
