@@ -201,7 +201,8 @@ class ControlPlane:
             timeout=LIMIT_S,
             check=False,
         )
-        if done.returncode or "Warning:" in done.stderr:
+        # At the beginning of a line: the client's own log has the word too, of watches that it ended itself.
+        if done.returncode or any(line.startswith("Warning:") for line in done.stderr.splitlines()):
             said = f"{done.stdout[-5000:]}{done.stderr[-5000:]}"
             raise ToolFailedError(f"{name} {' '.join(arguments)} ended with {done.returncode}:\n{said}")
         return done.stdout
