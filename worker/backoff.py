@@ -10,7 +10,7 @@ from typing import TypeVar
 import structlog
 
 from consumers.errors import KafkaUnavailableError
-from stores.errors import StoreUnavailableError
+from stores.errors import StoreError, StoreUnavailableError
 from worker.health import Health
 
 log = structlog.get_logger(__name__)
@@ -45,3 +45,17 @@ async def until_available(health: Health, dependency: str, attempt: Callable[[],
             health.check_passed(dependency)
             return result
     raise AssertionError  # waits_s never ends
+
+
+async def ask_store(health: Health, question: Callable[[], Awaitable[T]]) -> T | None:
+    """The store's answer, or None where it has none; readiness tells which. It does not wait."""
+    try:
+        answer = await question()
+    except StoreUnavailableError as exc:
+        health.check_failed("postgres", exc.cause)
+    except StoreError as exc:
+        health.check_failed("postgres", type(exc).__name__)
+    else:
+        health.check_passed("postgres")
+        return answer
+    return None

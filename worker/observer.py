@@ -11,8 +11,9 @@ from contextlib import suppress
 from consumers.errors import KafkaUnavailableError
 from consumers.kafka import KafkaConsumer
 from consumers.record import TopicPartition
-from stores.errors import StoreError, StoreUnavailableError
+from stores.errors import StoreError
 from stores.postgres.writing import PostgresStore
+from worker.backoff import ask_store
 from worker.ingestion import Ingestion
 from worker.instruments import Instruments
 
@@ -59,14 +60,8 @@ async def observe_store(
 
 async def _ask_store(store: PostgresStore, instruments: Instruments) -> None:
     metrics, health = instruments
-    try:
-        facts = await store.facts()
-    except StoreUnavailableError as exc:
-        health.check_failed("postgres", exc.cause)
-    except StoreError as exc:
-        health.check_failed("postgres", type(exc).__name__)
-    else:
-        health.check_passed("postgres")
+    facts = await ask_store(health, store.facts)
+    if facts is not None:
         metrics.segments.set(facts.segments)
         metrics.store_horizon_age_seconds.set(facts.horizon_age_s)
         metrics.open_replace_sessions.set(facts.open_sessions)

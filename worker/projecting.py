@@ -11,11 +11,11 @@ from functools import partial
 import structlog
 
 from stores.dynamodb.target import DynamoTarget
-from stores.errors import StoreError, StoreRefusedError, StoreUnavailableError
+from stores.errors import StoreRefusedError
 from stores.postgres.change_feed import ChangeFeed
 from stores.redis.target import RedisTarget
 from stores.target import AuditableTarget
-from worker.backoff import until_available
+from worker.backoff import ask_store, until_available
 from worker.health import Health
 from worker.http_server import HttpServer
 from worker.projection_metrics import ProjectionMetrics
@@ -109,14 +109,7 @@ async def _project(
 async def _check(health: Health, feed: ChangeFeed) -> None:
     """Whether PostgreSQL answers, apart from what the projections say: theirs may be the target's fault. Never ends."""
     while True:
-        try:
-            await feed.next_xid()
-        except StoreUnavailableError as exc:
-            health.check_failed("postgres", exc.cause)
-        except StoreError as exc:
-            health.check_failed("postgres", type(exc).__name__)
-        else:
-            health.check_passed("postgres")
+        await ask_store(health, feed.next_xid)
         await asyncio.sleep(CHECK_EVERY_S)
 
 

@@ -108,16 +108,16 @@ _SCHEMAS_RECIPE = json.dumps([KUBERNETES, CRD_FILES])
 def tool(name: str) -> Path:
     """The program, built now if it is not there or from something else."""
     wanted = BY_NAME[name]
-    if not _is_made(TOOLS / name, wanted.recipe()):
+    if not is_made(TOOLS / name, wanted.recipe()):
         _build(wanted)
-        _stamp(name).write_text(wanted.recipe())
+        stamp_of(name).write_text(wanted.recipe())
     return TOOLS / name
 
 
 def policy_tool(name: str) -> Path:
     """A linter of `policy-tools.lock`, installed apart from our own packages, whose versions it would bend."""
     folder = TOOLS / "policy"
-    if not _is_made(folder, POLICY_LOCK.read_text()):
+    if not is_made(folder, POLICY_LOCK.read_text()):
         print("Installing checkov and hadolint", file=sys.stderr)
         venv.create(folder, clear=True, with_pip=True)
         install = ["bin/python", "-m", "pip", "install", "--quiet", "--require-hashes", f"--requirement={POLICY_LOCK}"]
@@ -131,7 +131,7 @@ def policy_tool(name: str) -> Path:
         )
         if done.returncode:
             raise ToolNotBuiltError(f"{name} could not be installed:\n{done.stderr[-3000:]}")
-        _stamp(folder.name).write_text(POLICY_LOCK.read_text())
+        stamp_of(folder.name).write_text(POLICY_LOCK.read_text())
     return folder / "bin" / name
 
 
@@ -145,9 +145,9 @@ def debian_tool(name: str) -> Path:
 
 def schemas() -> Path:
     """The folder with a schema of every kind that the chart may use, and `CRDS` beside it."""
-    if not _is_made(SCHEMAS, _SCHEMAS_RECIPE):
+    if not is_made(SCHEMAS, _SCHEMAS_RECIPE):
         _make_schemas()
-        _stamp(SCHEMAS.name).write_text(_SCHEMAS_RECIPE)
+        stamp_of(SCHEMAS.name).write_text(_SCHEMAS_RECIPE)
     return SCHEMAS
 
 
@@ -158,15 +158,17 @@ def missing() -> list[str]:
         TOOLS / "policy": POLICY_LOCK.read_text(),
         SCHEMAS: _SCHEMAS_RECIPE,
     }
-    return [path.name for path, recipe in made.items() if not _is_made(path, recipe)]
+    return [path.name for path, recipe in made.items() if not is_made(path, recipe)]
 
 
-def _is_made(path: Path, recipe: str) -> bool:
-    stamp = _stamp(path.name)
+def is_made(path: Path, recipe: str) -> bool:
+    """Whether this is there, and from this recipe."""
+    stamp = stamp_of(path.name)
     return path.exists() and stamp.exists() and stamp.read_text() == recipe
 
 
-def _stamp(name: str) -> Path:
+def stamp_of(name: str) -> Path:
+    """The file beside a tool that has its recipe."""
     return TOOLS / f"{name}.recipe"
 
 

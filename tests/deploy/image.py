@@ -98,15 +98,15 @@ def base_files() -> Path:
     """A minimal Debian with Python as a tar file, made once a machine: what stands in for python:3.11-slim."""
     packages = "python3,python3-venv,python-is-python3,ca-certificates"
     recipe = f"{release()} {packages}"
-    made, stamp = tools.TOOLS / "base-image.tar", tools.TOOLS / "base-image.tar.recipe"
-    if not (made.exists() and stamp.exists() and stamp.read_text() == recipe):
+    made = tools.TOOLS / "base-image.tar"
+    if not tools.is_made(made, recipe):
         folder = tools.TOOLS / "base-image"
         shutil.rmtree(folder, ignore_errors=True)
         options = ("--variant=minbase", f"--include={packages}")
         run([str(tools.debian_tool("debootstrap")), *options, release(), str(folder), mirror()])
         run(["tar", f"--directory={folder}", "--create", f"--file={made}", "."])
         shutil.rmtree(folder)
-        stamp.write_text(recipe)
+        tools.stamp_of(made.name).write_text(recipe)
     return made
 
 
